@@ -1,0 +1,1 @@
+"""Daily batch machine learning for insurers, as a Dagster asset platform."""

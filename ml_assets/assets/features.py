@@ -1,0 +1,46 @@
+"""From `raw` to `features`: the columns that the model may see, typed and complete."""
+
+import dagster as dg
+import pandas as pd
+
+from ml_assets.assets.common import clear_failures, code_version, preview, spec
+from ml_assets.core.features import clean
+from ml_assets.environment import Environment
+from ml_assets.partitions import daily
+from ml_assets.use_case import UseCase, columns
+
+
+def features_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefinition:
+    """Build `features` of a use case."""
+    schema = use_case.features.to_schema()
+    dropped = ", ".join(f"{name} ({reason})" for name, reason in use_case.dropped.items())
+
+    @dg.asset(
+        **spec(
+            use_case,
+            "features",
+            f"Cleaned applications of a day, as the model may see them. Dropped: {dropped}",
+            schema,
+            kinds={"pandas", "deltalake"},
+        ),
+        code_version=code_version(use_case, "features.py"),
+        partitions_def=daily(use_case, environment.time_zone),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        ins={
+            "raw": dg.AssetIn(
+                key=[use_case.name, "raw"], metadata={"columns": columns(use_case.features)}
+            )
+        },
+    )
+    def features(context: dg.AssetExecutionContext, raw: pd.DataFrame) -> pd.DataFrame:
+        with clear_failures():
+            frame = clean(raw, schema)
+        rows = frame.groupby("day").size()
+        for day in context.partition_keys:
+            context.add_asset_metadata(
+                {"rows": int(rows.get(day, 0)), "preview": preview(frame[frame["day"] == day])},
+                partition_key=day,
+            )
+        return frame
+
+    return features

@@ -1,0 +1,254 @@
+"""The command line, `ml-assets …`: thin commands over the platform's own functions.
+
+Errors that a person can mend end in one message and exit code 1, never in a traceback.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from ml_assets.environment import (
+    ENVIRONMENTS,
+    Environment,
+    InvalidEnvironment,
+    load_environment,
+    masked,
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Daily batch machine learning for insurers, on Dagster.
+
+Start with `ml-assets demo`, then `ml-assets ui`; `ml-assets status` tells where things stand.
+
+Places and switches come from `ml_assets/config/*.yaml` and from environment variables:
+`ML_ASSETS_ENV` (dev, preprod, prod), `ML_ASSETS_HOME`, `ML_ASSETS_WAREHOUSE_URL`,
+`ML_ASSETS_LAKE_URL`, `ML_ASSETS_REGISTRY_URL`. `ml-assets config` prints the outcome.
+""",
+)
+console = Console()
+errors = Console(stderr=True)
+
+EnvOption = Annotated[
+    str | None,
+    typer.Option("--env", help=f"Environment: {', '.join(ENVIRONMENTS)}. [env: ML_ASSETS_ENV]"),
+]
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        help="The project's own folder: tables, models, Dagster's history. "
+        "[env: ML_ASSETS_HOME; default: .ml_assets]",
+    ),
+]
+
+
+@app.command()
+def demo(
+    days: Annotated[
+        int, typer.Option("--days", help="Days of simulated applications, ending yesterday.")
+    ] = 60,
+    home: HomeOption = None,
+) -> None:
+    """Run the main job on simulated applications.
+
+    Lets applications arrive in an embedded warehouse, materialises raw data and features, trains a
+    model, and scores the last 14 days, all on a persistent Dagster instance. Run it again and it
+    continues: what is there stays, what is missing or changed is made.
+    """
+    with _clear_errors():
+        environment = _environment("dev", home)
+        import dagster as dg
+
+        from ml_assets.demo import run_demo, show
+        from ml_assets.home import prepare_home
+
+        prepare_home(environment)
+        with dg.DagsterInstance.get() as instance:
+            summary = run_demo(environment, instance, days=days, now=_now(), console=console)
+        show(summary, environment, console, _ui_command(environment))
+
+
+@app.command()
+def simulate(
+    days: Annotated[int, typer.Option("--days", min=1, help="Days to let pass.")] = 1,
+    home: HomeOption = None,
+) -> None:
+    """Let simulated days pass: new applications arrive, outcomes become known, rows are corrected.
+
+    The simulated clock goes on from the last day in the warehouse, at most to the end of today.
+    With the UI running, the sensor finds the changed days and scores them within a minute.
+    """
+    with _clear_errors():
+        environment = _environment("dev", home)
+        from datetime import date
+
+        from ml_assets.build import resources
+        from ml_assets.changes import today
+        from ml_assets.use_cases.claims.delivery import deliver, delivered_days, next_days
+
+        warehouse = resources(environment)["warehouse"]
+        there = delivered_days(warehouse, environment)
+        if not there:
+            raise ValueError("the warehouse holds no applications yet. Run `ml-assets demo` first.")
+        first, last = next_days(there, days)
+        latest = today(environment, _now())
+        if first > latest:
+            raise ValueError(
+                f"applications up to the end of {there[-1]} have arrived already, and the "
+                "simulated clock does not run ahead of the calendar. Try again tomorrow."
+            )
+        changed = deliver(warehouse, environment, first, min(last, latest))
+        new = [day for day in changed if date.fromisoformat(day) >= first]
+        console.print(
+            f"Applications of {', '.join(new)} arrived; outcomes or corrections arrived for "
+            f"{len(changed) - len(new)} earlier days."
+        )
+        if last > latest:
+            console.print(f"Stopped at the end of today, {latest}.")
+
+
+@app.command()
+def config(env: EnvOption = None, home: HomeOption = None) -> None:
+    """Print the effective configuration of an environment, secrets masked."""
+    with _clear_errors():
+        environment = _environment(env, home)
+        print(yaml.safe_dump(masked(environment), sort_keys=False, allow_unicode=True), end="")
+
+
+@app.command()
+def status(env: EnvOption = None, home: HomeOption = None) -> None:
+    """Tell which days are present, stale or failed, who serves, and how the last run went.
+
+    Stale: the source changed since, or what the day is made from is newer than the day itself.
+    """
+    with _clear_errors():
+        environment = _environment(env, home)
+        import dagster as dg
+
+        from ml_assets.home import prepare_home
+        from ml_assets.status import platform_status
+
+        if not environment.dagster_home.exists():
+            raise ValueError(
+                f"there is nothing in {environment.home} yet. Run `ml-assets demo`, or name "
+                "another folder with --home."
+            )
+        prepare_home(environment)
+        with dg.DagsterInstance.get() as instance:
+            found = platform_status(environment, instance, _now())
+        for use_case in found:
+            table = Table("Asset", "Present", "Newest", "Stale", "Failed", title=use_case.name)
+            for stage, days in use_case.stages.items():
+                newest = max([*days.present, *days.stale], default="–")
+                table.add_row(
+                    stage, str(len(days.present)), newest, _days(days.stale), _days(days.failed)
+                )
+            console.print(table)
+            console.print(f"Champion: {use_case.champion}")
+            console.print(f"Changed in the source, not yet read: {_days(use_case.changed)}")
+            console.print(f"Last run: {use_case.last_run}")
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.")] = 3000,
+    workspace: Annotated[
+        Path, typer.Option("--workspace", "-w", help="Dagster's workspace file.")
+    ] = Path("workspace.yaml"),
+    env: EnvOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Open the Dagster UI on this folder's history, with schedules and sensors running.
+
+    The UI has no login, so it listens on 127.0.0.1 only.
+    """
+    with _clear_errors():
+        environment = _environment(env, home)
+        from ml_assets.home import prepare_home
+
+        if not workspace.exists():
+            raise ValueError(
+                f"no workspace file {workspace}: run this in the project's folder, or name the "
+                "file with --workspace"
+            )
+        prepare_home(environment)
+    command = ["dagster", "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port)]
+    environ = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        # `dg dev`, which Dagster would rather we used, takes no workspace of our choosing.
+        "PYTHONWARNINGS": "ignore:Function `dev_command` is superseded",
+    }
+    console.print(f"Opening http://127.0.0.1:{port} (stop with Ctrl-C) …")
+    # In place of this process, so that Ctrl-C and signals reach Dagster itself.
+    os.execvpe(command[0], command, environ)  # noqa: S606
+
+
+def main() -> None:
+    """Entry point of `ml-assets`."""
+    app()
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    try:
+        yield
+    except InvalidEnvironment as error:
+        _exit(error)
+    except (ValueError, OSError, RuntimeError) as error:
+        if not type(error).__module__.startswith("ml_assets") and type(error) is not ValueError:
+            raise
+        _exit(error)
+
+
+def _exit(error: Exception) -> None:
+    errors.print(f"[red]Error:[/red] {_plain(str(error))}", soft_wrap=True, highlight=False)
+    raise typer.Exit(1)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _environment(name: str | None, home: Path | None) -> Environment:
+    environ: dict[str, str] = dict(os.environ)
+    if home is not None:
+        environ["ML_ASSETS_HOME"] = str(home)
+    return load_environment(name, environ=environ)
+
+
+def _ui_command(environment: Environment) -> str:
+    if environment.home == Path(".ml_assets").resolve():
+        return "make ui"
+    return f"make ui HOME_DIR={environment.home}"
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(time.time(), UTC)
+
+
+def _days(days: Any) -> str:
+    """Days for a person: ranges, and at most three of them."""
+    from ml_assets.partitions import ranges
+
+    found = [first if first == last else f"{first} … {last}" for first, last in ranges(days)]
+    if not found:
+        return "–"
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return ", ".join(found[-3:]) + more

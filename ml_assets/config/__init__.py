@@ -1,0 +1,1 @@
+"""Configuration files, as package data: `base.yaml`, then one file per environment."""

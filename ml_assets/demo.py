@@ -1,0 +1,201 @@
+"""`ml-assets demo`: the main job from start to end, on simulated applications.
+
+It finds what is missing or outdated and runs only that, so running it again continues.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import dagster as dg
+import pandas as pd
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ml_assets.build import build_definitions, resources
+from ml_assets.changes import changed_days, extracted_fingerprints, source_fingerprints, today
+from ml_assets.environment import Environment, mask_url
+from ml_assets.partitions import days_between, ranges
+from ml_assets.runs import run_days
+from ml_assets.schedules import keep_unchanged
+from ml_assets.state import outdated
+from ml_assets.use_case import UseCase
+from ml_assets.use_cases.claims.delivery import deliver
+from ml_assets.use_cases.claims.use_case import CLAIMS
+
+SCORED_DAYS = 14
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the demo has to show in the end."""
+
+    days: int
+    rows: int
+    quarantined: int
+    roc_auc: float
+    log_loss: float
+    champion: int
+    expected_claims: float
+    scored_day: str
+
+
+def fewest_days(use_case: UseCase, environment: Environment) -> int:
+    """The fewest days with which a model can be trained and judged."""
+    settings = environment.training
+    return use_case.label_maturity_days + settings.validation_days + settings.holdout_days + 1
+
+
+def run_demo(
+    environment: Environment,
+    instance: dg.DagsterInstance,
+    *,
+    days: int,
+    now: datetime,
+    console: Console,
+) -> Summary:
+    """Let `days` days arrive, ending yesterday, and bring every asset up to date.
+
+    Raises:
+        ValueError: Too few days for a model, or more than there are since the start date.
+        RunFailed: A run failed.
+    """
+    use_case = CLAIMS
+    yesterday = today(environment, now) - timedelta(days=1)
+    first = yesterday - timedelta(days=days - 1)
+    _check_size(use_case, environment, first, days)
+    doors = resources(environment)
+    warehouse, lake = doors["warehouse"], doors["lake"]
+    definitions = build_definitions(environment)
+    columns = (
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("{task.description:<34}"),
+        BarColumn(),
+        TextColumn("{task.fields[note]:<44}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        arrive = progress.add_task("Applications arrive", total=1, note=f"{days} days")
+        arrived = deliver(warehouse, environment, first, yesterday)
+        note = f"{len(arrived)} days new or changed" if arrived else "nothing new"
+        progress.update(arrive, completed=1, note=note)
+
+        def materialise(
+            title: str, job: str, stages: int, wanted: Iterable[str], **kwargs: object
+        ) -> None:
+            spans = ranges(wanted)
+            count = sum(len(_days(span)) for span in spans)
+            task = progress.add_task(title, total=max(count * stages, 1), note="up to date")
+
+            def on_event(event: dg.DagsterEvent) -> None:
+                if event.is_step_materialization:
+                    progress.update(task, advance=1)
+                elif event.is_step_start:
+                    progress.update(task, note=str(event.step_key))
+
+            for first_day, last_day in spans:
+                run_days(
+                    definitions,
+                    instance,
+                    f"{use_case.name}_{job}",
+                    first_day,
+                    last_day,
+                    on_event=on_event,
+                    **kwargs,  # type: ignore[arg-type]
+                )
+                progress.update(task, note=f"{first_day} to {last_day}")
+            progress.update(task, completed=max(count * stages, 1))
+
+        source = source_fingerprints(use_case, environment, warehouse, now)
+        extracted = extracted_fingerprints(use_case, lake, environment, now)
+        materialise(
+            "Raw data and features",
+            "ingestion",
+            4,
+            {
+                *changed_days(source, extracted),
+                *outdated(instance, use_case, "features", source),
+            },
+        )
+        last_day = yesterday.isoformat()
+        materialise(
+            "Training set, model and champion",
+            "training",
+            3,
+            outdated(instance, use_case, "champion", [last_day]),
+        )
+        recent = days_between(max(first, yesterday - timedelta(days=SCORED_DAYS - 1)), yesterday)
+        materialise(
+            "Predictions",
+            "scoring",
+            1,
+            outdated(instance, use_case, "predictions", recent),
+            assets=[dg.AssetKey([use_case.name, "predictions"])],
+            run_config=keep_unchanged(use_case),
+        )
+    return _summarise(use_case, environment, last_day)
+
+
+def show(summary: Summary, environment: Environment, console: Console, ui_command: str) -> None:
+    """Print the summary, and what to do next."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("Days", f"{summary.days}"),
+        ("Rows", f"{summary.rows:,}"),
+        ("Rows in quarantine", f"{summary.quarantined:,}"),
+        ("ROC AUC on the holdout", f"{summary.roc_auc:.4f}"),
+        ("Log loss on the holdout", f"{summary.log_loss:.4f}"),
+        ("Champion", f"claims version {summary.champion}"),
+        (f"Claims expected of {summary.scored_day}", f"{summary.expected_claims:.1f}"),
+        ("Warehouse", mask_url(environment.warehouse.url)),
+        ("Tables", mask_url(environment.lake.url)),
+        ("Models", mask_url(environment.registry.url)),
+    ):
+        table.add_row(name, value)
+    console.print(Panel(table, title="The claims platform is up to date", expand=False))
+    console.print(f"Open the UI: [bold]{ui_command}[/bold]   (then http://127.0.0.1:3000)")
+    console.print("While it runs, let a day arrive: [bold]ml-assets simulate --days 1[/bold]")
+
+
+def _check_size(use_case: UseCase, environment: Environment, first: date, days: int) -> None:
+    fewest = fewest_days(use_case, environment)
+    if days < fewest:
+        raise ValueError(
+            f"--days {days} is too few: outcomes take {use_case.label_maturity_days} days to "
+            f"mature, and a model needs {fewest - use_case.label_maturity_days} matured days. "
+            f"Use --days {fewest} or more."
+        )
+    if first < use_case.start_date:
+        most = days - (use_case.start_date - first).days
+        raise ValueError(
+            f"--days {days} reaches back before {use_case.start_date}, where the platform's "
+            f"partitions start. Use --days {most} or fewer."
+        )
+
+
+def _summarise(use_case: UseCase, environment: Environment, day: str) -> Summary:
+    lake = resources(environment)["lake"]
+    start = use_case.start_date.isoformat()
+    accounts = lake.read(f"{use_case.name}/extraction", start, day)
+    version = lake.read(f"{use_case.name}/champion", day, day)["version"].iloc[0]
+    models = lake.read(f"{use_case.name}/model", start, day)
+    model = models[models["version"] == version].iloc[-1]
+    predictions: pd.DataFrame = lake.read(
+        f"{use_case.name}/predictions", day, day, columns=["day", "probability"]
+    )
+    return Summary(
+        days=len(accounts),
+        rows=int(accounts["rows_kept"].sum()),
+        quarantined=int(accounts["rows_quarantined"].sum()),
+        roc_auc=float(model["roc_auc"]),
+        log_loss=float(model["log_loss"]),
+        champion=int(version),
+        expected_claims=float(predictions["probability"].sum()),
+        scored_day=day,
+    )
+
+
+def _days(span: tuple[str, str]) -> list[str]:
+    return days_between(date.fromisoformat(span[0]), date.fromisoformat(span[1]))

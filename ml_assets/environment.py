@@ -1,0 +1,281 @@
+"""One validated environment: base.yaml, then <environment>.yaml, then environment variables.
+
+Every place, switch and knob of the platform is a field here, and is read nowhere else. What a use
+case is (its contract, its query, its policies) belongs in `ml_assets.use_case`, not here.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+ENVIRONMENTS = ("dev", "preprod", "prod")
+CONFIG_DIR = Path(str(resources.files("ml_assets") / "config"))
+
+# Secrets and places: the environment variable and the field that it sets.
+VARIABLES = {
+    "ML_ASSETS_HOME": ("home",),
+    "ML_ASSETS_WAREHOUSE_URL": ("warehouse", "url"),
+    "ML_ASSETS_LAKE_URL": ("lake", "url"),
+    "ML_ASSETS_REGISTRY_URL": ("registry", "url"),
+}
+
+_SECRET_KEY = re.compile(r"password|secret|token|credential|(^|_)key", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"(?<=://)([^/@:]*):([^/]*)@")
+_QUERY_SECRET = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
+
+
+class InvalidEnvironment(ValueError):
+    """A configuration file or variable is wrong; the message names it and what was expected."""
+
+
+def _known_time_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError("expected an IANA time zone such as Europe/London")
+    return name
+
+
+def _time_of_day(text: str) -> str:
+    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", text):
+        raise ValueError('expected a time of day such as "06:15"')
+    return text
+
+
+TimeOfDay = Annotated[str, AfterValidator(_time_of_day)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class WarehouseSettings(_Section):
+    """Where applications arrive."""
+
+    url: str = Field(pattern=r"^(duckdb|postgresql)://")
+    attempts: int = Field(ge=1, le=20)
+    backoff_seconds: float = Field(ge=0, le=60)
+
+
+class LakeSettings(_Section):
+    """Where the platform's own tables lie."""
+
+    url: str = Field(min_length=1)
+    storage_options: dict[str, str]
+    attempts: int = Field(ge=1, le=50)
+
+
+class RegistrySettings(_Section):
+    """Where models are registered."""
+
+    url: str = Field(pattern=r"^(sqlite|postgresql|https?)://")
+    artifacts: str
+    cache: str
+
+
+class ContractSettings(_Section):
+    """How much bad data a day may hold."""
+
+    max_bad_share: float = Field(ge=0, le=1)
+
+
+class ScheduleSettings(_Section):
+    """When the daily jobs start, in the environment's time zone."""
+
+    enabled: bool
+    scoring_at: TimeOfDay
+    training_at: TimeOfDay
+
+
+class SensorSettings(_Section):
+    """How the new-data sensor looks for changed days."""
+
+    enabled: bool
+    interval_seconds: int = Field(ge=5)
+    max_days_per_tick: int = Field(ge=1)
+    scoring_days: int = Field(ge=1)
+
+
+class TrainingSettings(_Section):
+    """How models are trained; `parameters` are XGBoost's own."""
+
+    seed: int = Field(ge=0)
+    threads: int = Field(ge=1)
+    validation_days: int = Field(ge=1)
+    holdout_days: int = Field(ge=1)
+    max_rounds: int = Field(ge=1)
+    early_stopping_rounds: int = Field(ge=1)
+    parameters: dict[str, int | float | str]
+
+
+class Environment(_Section):
+    """Everything that may differ between a laptop and production."""
+
+    name: Literal["dev", "preprod", "prod"]
+    home: Path
+    time_zone: Annotated[str, AfterValidator(_known_time_zone)]
+    warehouse: WarehouseSettings
+    lake: LakeSettings
+    registry: RegistrySettings
+    contract: ContractSettings
+    schedules: ScheduleSettings
+    sensor: SensorSettings
+    training: TrainingSettings
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone that turns an instant into a day."""
+        return ZoneInfo(self.time_zone)
+
+    @property
+    def dagster_home(self) -> Path:
+        """The folder of Dagster's own instance: runs, events, schedules."""
+        return self.home / "dagster"
+
+
+def load_environment(
+    name: str | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    config_dir: Path = CONFIG_DIR,
+) -> Environment:
+    """Read and validate one environment.
+
+    Args:
+        name: `dev`, `preprod` or `prod`; by default `ML_ASSETS_ENV`, or else `dev`.
+        environ: The environment variables to lay over the files; by default the process's own.
+        config_dir: The folder with `base.yaml` and a file per environment.
+
+    Raises:
+        InvalidEnvironment: An unknown environment, unreadable YAML, an unknown key or a wrong
+            value; the message names file and key, and says what was expected.
+    """
+    environ = os.environ if environ is None else environ
+    name = name or environ.get("ML_ASSETS_ENV") or "dev"
+    if name not in ENVIRONMENTS:
+        raise InvalidEnvironment(
+            f"unknown environment {name!r}: expected one of {', '.join(ENVIRONMENTS)} "
+            "(set by --env or ML_ASSETS_ENV)"
+        )
+    files = ("base.yaml", f"{name}.yaml")
+    layers = [(file, _read_yaml(config_dir / file)) for file in files]
+    layers.append(("environment variables", _from_variables(environ)))
+    merged: dict[str, Any] = {}
+    for _, layer in layers:
+        merged = _merge(merged, layer)
+    try:
+        home = Path(merged["home"]).expanduser().resolve()
+        merged = _merge(_fill_home(merged, str(home)), {"home": home, "name": name})
+        return Environment.model_validate(merged)
+    except (KeyError, TypeError):
+        raise InvalidEnvironment(
+            f"{_origin(layers, ('home',))}: home: expected the path of a folder"
+        ) from None
+    except ValidationError as error:
+        raise InvalidEnvironment(_explain(error, layers)) from None
+
+
+def masked(environment: Environment) -> dict[str, Any]:
+    """The effective values as plain data, with every secret replaced by `***`."""
+    return _mask(environment.model_dump(mode="json"))
+
+
+def mask_url(url: str) -> str:
+    """A URL without the password that it may carry, fit for logs and metadata."""
+    return _QUERY_SECRET.sub(r"\1***", _URL_PASSWORD.sub(r"\1:***@", url))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidEnvironment(f"{path}: the file is missing") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or "expected YAML"
+        raise InvalidEnvironment(f"{path}{line}: not valid YAML: {problem}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InvalidEnvironment(
+            f"{path}: expected keys and values, found {type(content).__name__}"
+        )
+    return content
+
+
+def _from_variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    layer: dict[str, Any] = {}
+    for variable, keys in VARIABLES.items():
+        if place := environ.get(variable):
+            value: Any = place
+            for key in reversed(keys):
+                value = {key: value}
+            layer = _merge(layer, value)
+    return layer
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay one mapping over another; nested mappings merge, everything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if nested else value
+    return merged
+
+
+def _fill_home(value: Any, home: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill_home(item, home) for key, item in value.items()}
+    return value.replace("{home}", home) if isinstance(value, str) else value
+
+
+def _mask(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: "***" if _SECRET_KEY.search(key) and isinstance(item, str) else _mask(item)
+            for key, item in value.items()
+        }
+    return mask_url(value) if isinstance(value, str) else value
+
+
+def _explain(error: ValidationError, layers: list[tuple[str, dict[str, Any]]]) -> str:
+    lines = []
+    for problem in error.errors():
+        keys = tuple(str(key) for key in problem["loc"])
+        key = ".".join(keys)
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(_known_keys(keys[:-1]))
+            expected = f"unknown key; expected one of {known}"
+        elif problem["type"] == "missing":
+            expected = "missing"
+        else:
+            found = mask_url(str(problem["input"]))
+            if _SECRET_KEY.search(keys[-1]):
+                found = "***"
+            expected = f"{problem['msg'].removeprefix('Value error, ')}; found {found!r}"
+        lines.append(f"{_origin(layers, keys)}: {key}: {expected}")
+    return "\n".join(lines)
+
+
+def _known_keys(keys: tuple[str, ...]) -> list[str]:
+    model: Any = Environment
+    for key in keys:
+        model = model.model_fields[key].annotation
+    return [key for key in model.model_fields if key != "name"]
+
+
+def _origin(layers: list[tuple[str, dict[str, Any]]], keys: tuple[str, ...]) -> str:
+    """The last layer that sets this key: the place to mend it."""
+    for name, layer in reversed(layers):
+        value: Any = layer
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            return name
+    return layers[0][0]

@@ -1,0 +1,60 @@
+"""The jobs of a use case: which assets are materialised together."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import dagster as dg
+
+from ml_assets.use_case import UseCase
+
+# What `dg.define_asset_job` returns; dagster names its type only in a private module.
+AssetJob: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs of one use case.
+
+    Attributes:
+        ingestion: From the warehouse to features.
+        scoring: From the warehouse to predictions.
+        training: From features to a champion.
+    """
+
+    ingestion: AssetJob
+    scoring: AssetJob
+    training: AssetJob
+
+    def all(self) -> list[AssetJob]:
+        """Every job, for `dg.Definitions`."""
+        return [self.ingestion, self.scoring, self.training]
+
+
+def build_jobs(use_case: UseCase) -> Jobs:
+    """Define the jobs of a use case; their names are `<use case>_<job>`."""
+    ingested = ["raw", "quarantine", "extraction", "features"]
+
+    def job(kind: str, stages: list[str], description: str) -> AssetJob:
+        return dg.define_asset_job(
+            f"{use_case.name}_{kind}",
+            selection=dg.AssetSelection.assets(*[[use_case.name, stage] for stage in stages]),
+            description=description,
+        )
+
+    return Jobs(
+        ingestion=job(
+            "ingestion",
+            ingested,
+            "Read days from the warehouse, judge them, and clean them into features",
+        ),
+        scoring=job(
+            "scoring",
+            [*ingested, "predictions"],
+            "Read days from the warehouse and score them with the champion",
+        ),
+        training=job(
+            "training",
+            ["training_set", "model", "champion"],
+            "Train a challenger on what has matured, and let the gate decide who serves",
+        ),
+    )

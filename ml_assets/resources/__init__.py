@@ -1,0 +1,1 @@
+"""Doors to the outside: the warehouse, the lake and the model registry."""

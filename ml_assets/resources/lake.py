@@ -1,0 +1,196 @@
+"""The platform's own tables: Delta Lake, one table per asset, partitioned by `day`.
+
+Every read and write names its days, so nothing touches a whole table by accident. Which asset is
+stored where and when belongs in `ml_assets.io_managers`.
+
+`DeltaTable.scan` is used rather than `to_pyarrow_dataset`, which at times aborts the interpreter at
+exit with our pinned pyarrow (seen 2026-11).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from ml_assets.environment import mask_url
+from ml_assets.resources.arrow import to_arrow, to_pandas
+
+
+class LakeError(OSError):
+    """A table cannot be read or written; the message names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a write left behind.
+
+    Attributes:
+        version: Version of the table that holds the rows.
+        rows: Rows of the days written.
+        bytes: Size of their files.
+        changed: False if the table held the same content already, and was left as it was.
+    """
+
+    version: int
+    rows: int
+    bytes: int
+    changed: bool
+
+
+class Lake(dg.ConfigurableResource[Any]):
+    """Delta tables below one URL."""
+
+    url: str
+    storage_options: dict[str, str]
+    attempts: int
+
+    def uri(self, table: str) -> str:
+        """Where a table such as `claims/raw` lies."""
+        return f"{self.url.rstrip('/')}/{table}"
+
+    def read(
+        self,
+        table: str,
+        first: str,
+        last: str,
+        *,
+        columns: Sequence[str] | None = None,
+        version: int | None = None,
+    ) -> pd.DataFrame:
+        """Read the days from `first` to `last`, both included, in one scan.
+
+        Args:
+            table: Name of the table, such as `claims/features`.
+            first: First day, YYYY-MM-DD.
+            last: Last day.
+            columns: The columns to read; by default all.
+            version: An earlier version of the table; by default the newest.
+
+        Returns:
+            Rows ordered by day and the table's second column; `attrs["table_version"]` tells the
+            version that was read.
+
+        Raises:
+            LakeError: The table, the version or a column is not there.
+        """
+        delta = self._open(table, version)
+        if delta is None:
+            raise LakeError(
+                f"the table {table} does not exist in {mask_url(self.url)} yet. Materialise the "
+                "asset first, for the days you need."
+            )
+        names = [field.name for field in delta.schema().fields]
+        wanted = list(columns) if columns is not None else names
+        if missing := [name for name in wanted if name not in names]:
+            raise LakeError(f"the table {table} has no column {missing}; it has {names}")
+        order = [name for name in ("day", names[1]) if name in wanted]
+        try:
+            found = pa.table(delta.scan(columns=wanted, predicate=_between(first, last)))
+        except (DeltaError, OSError) as error:
+            raise LakeError(f"the table {table} cannot be read: {error}") from error
+        frame = to_pandas(found).sort_values(order, kind="stable", ignore_index=True)
+        frame.attrs["table_version"] = delta.version()
+        return frame
+
+    def write(self, table: str, frame: pd.DataFrame, first: str, last: str) -> Written:
+        """Make `frame` the content of the days from `first` to `last`, in one commit.
+
+        Other days are not touched. If the days hold the same rows already, nothing is written.
+
+        Raises:
+            ValueError: A row lies outside the days.
+            LakeError: The place is not writable, or other writers won every race.
+        """
+        outside = frame.loc[~frame["day"].between(first, last), "day"].unique()
+        if len(outside):
+            raise ValueError(
+                f"{table}: rows of {', '.join(outside[:5])} in a write of {first} to {last}"
+            )
+        tries = Retrying(
+            stop=stop_after_attempt(self.attempts),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            retry=retry_if_exception_type(CommitFailedError),
+            reraise=True,
+        )
+        try:
+            return tries(self._write_once, table, frame, first, last)
+        except (DeltaError, OSError) as error:
+            raise LakeError(
+                f"the table {table} cannot be written below {mask_url(self.url)}: {error}. Check "
+                "that the place exists, has room, and that this user may write there."
+            ) from error
+
+    def rows_per_day(self, table: str) -> dict[str, int]:
+        """Number of rows of each day that has any, from the table's log alone."""
+        delta = self._open(table)
+        return {} if delta is None else _per_day(delta, "num_records")
+
+    def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
+        try:
+            return DeltaTable(
+                self.uri(table), version=version, storage_options=self.storage_options
+            )
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError) as error:
+            raise LakeError(f"the table {table} cannot be opened: {error}") from error
+
+    def _write_once(self, table: str, frame: pd.DataFrame, first: str, last: str) -> Written:
+        delta = self._open(table)
+        if delta is not None and self._holds(delta, frame, first, last):
+            return self._written(delta, first, last, changed=False)
+        write_deltalake(
+            self.uri(table),
+            to_arrow(frame),
+            mode="overwrite",
+            predicate=_between(first, last),
+            partition_by=["day"],
+            storage_options=self.storage_options,
+        )
+        delta = DeltaTable(self.uri(table), storage_options=self.storage_options)
+        return self._written(delta, first, last, changed=True)
+
+    def _holds(self, delta: DeltaTable, frame: pd.DataFrame, first: str, last: str) -> bool:
+        there = _per_day(delta, "num_records")
+        there = {day: rows for day, rows in there.items() if first <= day <= last and rows}
+        if there != frame.groupby("day").size().to_dict():
+            return False
+        if [field.name for field in delta.schema().fields] != list(frame.columns):
+            return False
+        found = to_pandas(pa.table(delta.scan(predicate=_between(first, last))))
+        return bool(np.array_equal(_sorted_hashes(found), _sorted_hashes(frame)))
+
+    def _written(self, delta: DeltaTable, first: str, last: str, *, changed: bool) -> Written:
+        rows, sizes = (_per_day(delta, name) for name in ("num_records", "size_bytes"))
+        days = [day for day in rows if first <= day <= last]
+        return Written(
+            version=delta.version(),
+            rows=sum(rows[day] for day in days),
+            bytes=sum(sizes[day] for day in days),
+            changed=changed,
+        )
+
+
+def _between(first: str, last: str) -> str:
+    return f"day >= '{first}' AND day <= '{last}'"
+
+
+def _per_day(delta: DeltaTable, name: str) -> dict[str, int]:
+    files = pa.table(delta.get_add_actions(flatten=True))
+    if not files.num_rows:
+        return {}
+    frame = files.select(["partition.day", name]).to_pandas()
+    return {
+        str(day): int(total) for day, total in frame.groupby("partition.day")[name].sum().items()
+    }
+
+
+def _sorted_hashes(frame: pd.DataFrame) -> np.ndarray:
+    return np.sort(pd.util.hash_pandas_object(frame, index=False).to_numpy())

@@ -1,0 +1,80 @@
+"""The daily schedules of a use case, registered by environment.
+
+A toggle in the UI outlives `default_status`, so an environment that wants no schedules has none.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from ml_assets.environment import Environment
+from ml_assets.jobs import AssetJob, Jobs
+from ml_assets.use_case import UseCase
+
+
+def schedules(
+    use_case: UseCase, environment: Environment, jobs: Jobs
+) -> list[dg.ScheduleDefinition]:
+    """Score yesterday each morning, train as of yesterday each night."""
+    if not environment.schedules.enabled:
+        return []
+    settings = environment.schedules
+    return [
+        _daily(
+            use_case,
+            environment,
+            jobs.scoring,
+            at=settings.scoring_at,
+            description="Each morning: score yesterday's applications",
+            run_config=keep_unchanged(use_case),
+        ),
+        _daily(
+            use_case,
+            environment,
+            jobs.training,
+            at=settings.training_at,
+            description="Each night: train on what had matured by yesterday",
+            run_config={},
+        ),
+    ]
+
+
+def keep_unchanged(use_case: UseCase) -> dict[str, Any]:
+    """Run configuration under which a prediction stands while its inputs are unchanged."""
+    return {"ops": {f"{use_case.name}__predictions": {"config": {"keep_unchanged": True}}}}
+
+
+def _daily(
+    use_case: UseCase,
+    environment: Environment,
+    job: AssetJob,
+    *,
+    at: str,
+    description: str,
+    run_config: dict[str, Any],
+) -> dg.ScheduleDefinition:
+    hour, minute = at.split(":")
+
+    # Dagster's own builder takes the newest partition, which here is today: see partitions.daily.
+    @dg.schedule(
+        name=f"{job.name}_daily",
+        job=job,
+        cron_schedule=f"{int(minute)} {int(hour)} * * *",
+        execution_timezone=environment.time_zone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=description,
+    )
+    def daily_schedule(context: dg.ScheduleEvaluationContext) -> Any:
+        day = _yesterday(context.scheduled_execution_time, environment)
+        if day < use_case.start_date.isoformat():
+            return dg.SkipReason(
+                f"{use_case.name} starts on {use_case.start_date}; {day} is before it"
+            )
+        return dg.RunRequest(run_key=day, partition_key=day, run_config=run_config)
+
+    return daily_schedule
+
+
+def _yesterday(now: datetime, environment: Environment) -> str:
+    return (now.astimezone(environment.zone).date() - timedelta(days=1)).isoformat()

@@ -1,0 +1,97 @@
+"""Where each asset stands, day by day, from Dagster's own records.
+
+Used by `ml-assets demo` to continue where it stopped, and by `ml-assets status` to tell. Changes in
+the source are in `ml_assets.changes`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from ml_assets.use_case import UseCase
+
+# Each stage and the stages of the same day that it is made from.
+LINEAGE: dict[str, tuple[str, ...]] = {
+    "raw": (),
+    "quarantine": (),
+    "extraction": (),
+    "features": ("raw",),
+    "training_set": (),
+    "model": ("training_set",),
+    "champion": ("model",),
+    "predictions": ("features",),
+}
+
+
+@dataclass(frozen=True)
+class StageState:
+    """The days of one asset.
+
+    Attributes:
+        present: Days that are materialised and up to date.
+        stale: Days that are materialised, but older than what they are made from.
+        failed: Days whose last run failed.
+    """
+
+    present: list[str]
+    stale: list[str]
+    failed: list[str]
+
+
+def outdated(
+    instance: dg.DagsterInstance, use_case: UseCase, stage: str, days: Iterable[str]
+) -> list[str]:
+    """Those of `days` that are missing in a stage, or older than what they are made from."""
+    wanted = sorted(days)
+    made = _newest(instance, use_case, stage, wanted)
+    upstream = [_newest(instance, use_case, name, wanted) for name in LINEAGE[stage]]
+    return [
+        day
+        for day in wanted
+        if day not in made or any(made[day] < known.get(day, 0) for known in upstream)
+    ]
+
+
+def stage_state(
+    instance: dg.DagsterInstance,
+    use_case: UseCase,
+    stage: str,
+    changed: Sequence[str],
+    partitions_def: dg.PartitionsDefinition,
+) -> StageState:
+    """The days of a stage that are present, stale or failed.
+
+    Args:
+        instance: Dagster's own records.
+        use_case: Whose asset it is.
+        stage: Such as `features`.
+        changed: Days whose source differs from what was extracted.
+        partitions_def: The days there can be.
+    """
+    key = dg.AssetKey([use_case.name, stage])
+    materialised = sorted(instance.get_materialized_partitions(key))
+    old = set(outdated(instance, use_case, stage, materialised))
+    if LINEAGE[stage] == ("raw",) or stage in ("raw", "quarantine", "extraction", "predictions"):
+        old |= set(changed) & set(materialised)
+    status = (
+        instance.get_status_by_partition(key, partitions_def.get_partition_keys(), partitions_def)
+        or {}
+    )
+    return StageState(
+        present=[day for day in materialised if day not in old],
+        stale=sorted(old),
+        failed=sorted(day for day, value in status.items() if value and value.value == "FAILED"),
+    )
+
+
+def _newest(
+    instance: dg.DagsterInstance, use_case: UseCase, stage: str, days: Sequence[str]
+) -> dict[str, int]:
+    return dict(
+        instance.get_latest_storage_id_by_partition(
+            dg.AssetKey([use_case.name, stage]),
+            dg.DagsterEventType.ASSET_MATERIALIZATION,
+            set(days),
+        )
+    )

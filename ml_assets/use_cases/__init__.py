@@ -1,0 +1,1 @@
+"""The use cases: one folder each, holding its declaration, contracts and source query."""

@@ -1,0 +1,85 @@
+"""Lets simulated applications arrive in the warehouse, as the insurer's own systems would.
+
+Only the command line calls this; nothing else in the platform knows that a simulator exists. What
+the applications look like is in `ml_assets.use_cases.claims.simulator`.
+"""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import pandas as pd
+
+from ml_assets.environment import Environment
+from ml_assets.partitions import day_end, day_start, days_between
+from ml_assets.resources.warehouse import Warehouse
+from ml_assets.use_cases.claims.simulator import TABLE_COLUMNS, changes_between, rows_as_of
+
+TABLE = "claims.ds_dataset"
+_WINDOW = f"SELECT * FROM {TABLE} WHERE received_at >= :start AND received_at < :end"  # noqa: S608
+
+
+def delivered_days(warehouse: Warehouse, environment: Environment) -> list[str]:
+    """The days that have applications in the warehouse, oldest first."""
+    if not warehouse.exists(TABLE):
+        return []
+    window = (
+        day_start(date(2000, 1, 1), environment.zone),
+        day_end(date(2100, 1, 1), environment.zone),
+    )
+    found = warehouse.fingerprints(
+        _WINDOW, window, received_at="received_at", updated_at="updated_at"
+    )
+    return sorted(found)
+
+
+def deliver(
+    warehouse: Warehouse,
+    environment: Environment,
+    first: date,
+    last: date,
+    *,
+    seed: int = 0,
+    daily_volume: int = 1200,
+) -> list[str]:
+    """Let the days from `first` to `last` arrive, and everything else that happened until then.
+
+    The simulated clock stands at the end of the last day in the warehouse, and moves on to the end
+    of `last`: new applications arrive, outcomes of older ones become known, some are corrected.
+    Days that are missing before that are filled in. All of it is one transaction.
+
+    Returns:
+        The days whose rows changed, oldest first; none if all has arrived already.
+    """
+    zone = environment.zone
+    shape: dict[str, Any] = {
+        "seed": seed,
+        "daily_volume": daily_volume,
+        "time_zone": environment.time_zone,
+    }
+    there = delivered_days(warehouse, environment)
+    newest = max([*there, last.isoformat()])
+    until = day_end(newest, zone)
+    changed: list[str] = [
+        day
+        for day in sorted({*there, *days_between(first, last)})
+        if day not in there
+        or changes_between(date.fromisoformat(day), day_end(there[-1], zone), until, **shape)
+    ]
+    if not changed:
+        return []
+    rows = [rows_as_of(date.fromisoformat(day), until, **shape) for day in changed]
+    warehouse.replace(
+        TABLE,
+        TABLE_COLUMNS,
+        pd.concat(rows, ignore_index=True),
+        [(day_start(day, zone), day_end(day, zone)) for day in changed],
+        received_at="received_at",
+    )
+    return changed
+
+
+def next_days(there: Sequence[str], days: int) -> tuple[date, date]:
+    """The `days` days that follow the last one delivered."""
+    newest = date.fromisoformat(there[-1])
+    return newest + timedelta(days=1), newest + timedelta(days=days)
