@@ -41,8 +41,9 @@ def build_definitions(
     environment = environment or load_environment()
     with without_preview_warnings():
         parts = [_use_case_definitions(use_case, environment) for use_case in use_cases]
+    doors = {**resources(environment), **(resource_overrides or {})}
     platform = dg.Definitions(
-        resources={**resources(environment), **(resource_overrides or {})},
+        resources={"lake_io_manager": LakeIOManager(lake=doors["lake"]), **doors},
         # A process per step costs more than the daily job itself: see docs/architecture.md.
         executor=dg.in_process_executor,
     )
@@ -67,12 +68,10 @@ def _use_case_definitions(use_case: UseCase, environment: Environment) -> dg.Def
 
 def resources(environment: Environment) -> dict[str, Any]:
     """The doors to the outside, as the environment places them."""
-    lake = Lake(**environment.lake.model_dump())
     return {
         "warehouse": Warehouse(
             **environment.warehouse.model_dump(), time_zone=environment.time_zone
         ),
-        "lake": lake,
+        "lake": Lake(**environment.lake.model_dump()),
         "registry": Registry(**environment.registry.model_dump()),
-        "lake_io_manager": LakeIOManager(lake=lake),
     }

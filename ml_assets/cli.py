@@ -178,7 +178,10 @@ def ui(
     """
     with _clear_errors():
         environment = _environment(env, home)
+        import dagster as dg
+
         from ml_assets.home import prepare_home
+        from ml_assets.runs import close_dead_runs
 
         if not workspace.exists():
             raise ValueError(
@@ -186,6 +189,8 @@ def ui(
                 "file with --workspace"
             )
         prepare_home(environment)
+        with dg.DagsterInstance.get() as instance:
+            close_dead_runs(instance)
     command = ["dagster", "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port)]
     environ = {
         **os.environ,

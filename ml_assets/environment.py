@@ -27,7 +27,8 @@ VARIABLES = {
 }
 
 _SECRET_KEY = re.compile(r"password|secret|token|credential|(^|_)key", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(?<=://)([^/@:]*):([^/]*)@")
+# Up to the last @: SQLAlchemy takes a `/` in a password and an `@` in a user as they are.
+_URL_PASSWORD = re.compile(r"(?<=://)([^/:]*):(.*)@")
 _QUERY_SECRET = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
@@ -187,7 +188,7 @@ def masked(environment: Environment) -> dict[str, Any]:
 
 def mask_url(url: str) -> str:
     """A URL without the password that it may carry, fit for logs and metadata."""
-    return _QUERY_SECRET.sub(r"\1***", _URL_PASSWORD.sub(r"\1:***@", url))
+    return _URL_PASSWORD.sub(r"\1:***@", _QUERY_SECRET.sub(r"\1***", url))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -195,11 +196,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidEnvironment(f"{path}: the file is missing") from None
+    except OSError as error:
+        raise InvalidEnvironment(f"{path}: cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         problem = getattr(error, "problem", None) or "expected YAML"
         raise InvalidEnvironment(f"{path}{line}: not valid YAML: {problem}") from None
+    except ValueError as error:  # not UTF-8, or a date that no calendar has
+        raise InvalidEnvironment(f"{path}: not valid YAML: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -255,9 +260,12 @@ def _explain(error: ValidationError, layers: list[tuple[str, dict[str, Any]]]) -
         elif problem["type"] == "missing":
             expected = "missing"
         else:
-            found = mask_url(str(problem["input"]))
-            if _SECRET_KEY.search(keys[-1]):
-                found = "***"
+            keys = _longest_set(layers, keys)  # pydantic appends the type that it tried
+            key = ".".join(keys)
+            found = problem["input"]
+            if isinstance(found, list | dict):
+                found = type(found).__name__
+            found = "***" if _SECRET_KEY.search(keys[-1]) else mask_url(str(found))
             expected = f"{problem['msg'].removeprefix('Value error, ')}; found {found!r}"
         lines.append(f"{_origin(layers, keys)}: {key}: {expected}")
     return "\n".join(lines)
@@ -273,9 +281,22 @@ def _known_keys(keys: tuple[str, ...]) -> list[str]:
 def _origin(layers: list[tuple[str, dict[str, Any]]], keys: tuple[str, ...]) -> str:
     """The last layer that sets this key: the place to mend it."""
     for name, layer in reversed(layers):
-        value: Any = layer
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        if value is not None:
+        if _sets(layer, keys):
             return name
     return layers[0][0]
+
+
+def _longest_set(
+    layers: list[tuple[str, dict[str, Any]]], keys: tuple[str, ...]
+) -> tuple[str, ...]:
+    while len(keys) > 1 and not any(_sets(layer, keys) for _, layer in layers):
+        keys = keys[:-1]
+    return keys
+
+
+def _sets(layer: Any, keys: tuple[str, ...]) -> bool:
+    for key in keys:
+        if not isinstance(layer, dict) or key not in layer:
+            return False
+        layer = layer[key]
+    return True

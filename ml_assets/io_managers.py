@@ -7,6 +7,7 @@ import dagster as dg
 import pandas as pd
 from dagster import InputContext, OutputContext
 
+from ml_assets.failures import clear_failures
 from ml_assets.resources.lake import Lake, LakeError
 
 
@@ -21,38 +22,54 @@ class LakeIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: OutputContext, obj: pd.DataFrame) -> None:
         """Write the days of this run in one commit."""
-        first, last = _days(context)
-        written = self.lake.write(_table(context), obj, first, last)
+        with clear_failures():
+            first, last = _days(context)
+            written = self.lake.write(_table(context), obj, first, last)
         context.add_output_metadata(
             {
                 "table_uri": dg.MetadataValue.path(self.lake.uri(_table(context))),
                 "table_version": written.version,
-                "dagster/row_count": written.rows,
-                "size_bytes": written.bytes,
                 "content_changed": written.changed,
             }
         )
+        for day in context.asset_partition_keys:
+            context.step_context.add_asset_metadata(
+                {
+                    "dagster/row_count": written.rows_per_day.get(day, 0),
+                    "size_bytes": written.bytes_per_day.get(day, 0),
+                },
+                context.asset_key,
+                day,
+            )
 
     def load_input(self, context: InputContext) -> pd.DataFrame:
         """Read the days that this input maps to.
 
+        Its metadata may say `window`: then days without rows are none of its business.
+
         Raises:
-            LakeError: A day is neither in the table nor known to have been written empty.
+            dagster.Failure: A day is neither in the table nor known to have been written empty.
         """
-        first, last = _days(context)
-        table = _table(context)
-        columns = (context.definition_metadata or {}).get("columns")
-        frame = self.lake.read(table, first, last, columns=columns)
-        missing = sorted(set(context.asset_partition_keys) - set(frame["day"]))
-        window = (context.definition_metadata or {}).get("window", False)
-        if missing and not window:
-            known = context.instance.get_materialized_partitions(context.asset_key)
-            if never := [day for day in missing if day not in known]:
-                raise LakeError(
-                    f"{table} was never materialised for {', '.join(never[:5])}"
-                    f"{' …' if len(never) > 5 else ''}. Materialise it for these days first."
-                )
+        metadata = context.definition_metadata or {}
+        with clear_failures():
+            first, last = _days(context)
+            frame = self.lake.read(_table(context), first, last, columns=metadata.get("columns"))
+            if not metadata.get("window", False):
+                _require_materialised(context, frame)
         return frame
+
+
+def _require_materialised(context: InputContext, frame: pd.DataFrame) -> None:
+    """A day that was never written is not a day without rows."""
+    missing = sorted(set(context.asset_partition_keys) - set(frame["day"]))
+    if not missing:
+        return
+    known = context.instance.get_materialized_partitions(context.asset_key)
+    if never := [day for day in missing if day not in known]:
+        raise LakeError(
+            f"{_table(context)} was never materialised for {', '.join(never[:5])}"
+            f"{' …' if len(never) > 5 else ''}. Materialise it for these days first."
+        )
 
 
 def _table(context: InputContext | OutputContext) -> str:

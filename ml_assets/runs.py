@@ -1,12 +1,18 @@
 """Runs jobs in this process on the persistent instance, with progress for a person who waits."""
 
+import os
+import platform
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
+from ml_assets.failures import cause
 from ml_assets.partitions import partition_tags
+
+# On runs of this module: the process that they live and die with.
+_PROCESS = "ml_assets/process"
 
 
 class RunFailed(RuntimeError):
@@ -47,31 +53,51 @@ def run_days(
         if event is None:
             return
         if event.is_step_failure:
-            failures.append(_cause(event))
+            failures.append(cause(event))
         if on_event:
             on_event(event)
 
+    close_dead_runs(instance)
     instance.add_event_listener(run_id, listen)
+    job = definitions.resolve_job_def(job_name)
+    days = job.partitions_def
+    for day in (first, last):
+        if days and not days.has_partition_key(day):
+            raise RunFailed(
+                f"{day} is outside the days of {job_name}: choose from "
+                f"{days.get_first_partition_key()} to {days.get_last_partition_key()}."
+            )
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    result = definitions.resolve_job_def(job_name).execute_in_process(
+    result = job.execute_in_process(
         instance=instance,
         run_id=run_id,
         run_config={**(run_config or {}), **quiet},
         raise_on_error=False,
         asset_selection=assets,
         partition_key=first if first == last else None,
-        tags=partition_tags(first, last),
+        tags={**partition_tags(first, last), _PROCESS: f"{platform.node()}:{os.getpid()}"},
     )
     if not result.success:
         raise RunFailed(failures[0] if failures else f"the run {run_id} of {job_name} failed")
 
 
-def _cause(event: dg.DagsterEvent) -> str:
-    """What a person should read: our own description, or else the error at the root."""
-    data = event.step_failure_data
-    if data.user_failure_data and data.user_failure_data.description:
-        return str(data.user_failure_data.description)
-    error = data.error
-    while error and error.cause:
-        error = error.cause
-    return error.message.strip() if error else "unknown error"
+def close_dead_runs(instance: dg.DagsterInstance) -> None:
+    """Mark runs of this machine whose process was killed as failed.
+
+    Nobody else would: they would look as if they were running for ever, and take up a place in the
+    queue of the daemon's runs.
+    """
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        host, _, pid = run.tags.get(_PROCESS, "").rpartition(":")
+        if host == platform.node() and not _is_alive(int(pid)):
+            instance.report_run_failed(run, message="The process of this run was killed")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

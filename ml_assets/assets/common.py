@@ -1,4 +1,4 @@
-"""What the asset builders share: types from contracts, errors that Dagster shows, previews.
+"""What the asset builders share: types from contracts, code versions, previews.
 
 Nothing here reads or writes a table.
 """
@@ -15,38 +15,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from ml_assets import core
-from ml_assets.core.bundle import CorruptBundle
-from ml_assets.core.contract import ContractError
-from ml_assets.core.splits import TooFewDays
-from ml_assets.core.training import OneClass
-from ml_assets.resources.lake import LakeError
-from ml_assets.resources.registry import RegistryError
-from ml_assets.resources.warehouse import WarehouseError, WarehouseUnavailable
 from ml_assets.use_case import UseCase
-
-# A later try cannot help against these: something has to be mended first.
-_PERMANENT = (
-    ContractError,
-    CorruptBundle,
-    LakeError,
-    OneClass,
-    RegistryError,
-    TooFewDays,
-    WarehouseError,
-    pa.errors.SchemaErrors,
-)
-
-
-@contextmanager
-def clear_failures() -> Iterator[None]:
-    """Turn errors that a person must mend into failures without retry, and outages into retries."""
-    try:
-        yield
-    except WarehouseUnavailable as error:
-        # On top of the resource's own quick tries: outages of some seconds are common.
-        raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from error
-    except _PERMANENT as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
 @contextmanager

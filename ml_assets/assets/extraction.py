@@ -9,10 +9,11 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from ml_assets.assets.common import clear_failures, code_version, preview, spec
+from ml_assets.assets.common import code_version, preview, spec
 from ml_assets.core.contract import judge, refuse_bad_days
 from ml_assets.core.tables import Extraction, Quarantine, keyed
 from ml_assets.environment import Environment
+from ml_assets.failures import clear_failures
 from ml_assets.partitions import daily, day_end, day_start
 from ml_assets.resources.warehouse import Warehouse
 from ml_assets.use_case import UseCase

@@ -3,9 +3,10 @@
 import dagster as dg
 import pandas as pd
 
-from ml_assets.assets.common import clear_failures, code_version, preview, spec
+from ml_assets.assets.common import code_version, preview, spec
 from ml_assets.core.features import clean
 from ml_assets.environment import Environment
+from ml_assets.failures import clear_failures
 from ml_assets.partitions import daily
 from ml_assets.use_case import UseCase, columns
 

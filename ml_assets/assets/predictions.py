@@ -8,11 +8,12 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from ml_assets.assets.common import clear_failures, code_version, histogram, preview, spec
+from ml_assets.assets.common import code_version, histogram, preview, spec
 from ml_assets.core.bundle import count_unseen
 from ml_assets.core.scoring import keep_known, score
 from ml_assets.core.tables import Predictions, keyed
 from ml_assets.environment import Environment
+from ml_assets.failures import clear_failures
 from ml_assets.partitions import daily
 from ml_assets.resources.lake import Lake
 from ml_assets.resources.registry import Registry, RegistryError

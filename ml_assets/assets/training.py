@@ -9,13 +9,14 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from ml_assets.assets.common import clear_failures, code_version, preview, spec
+from ml_assets.assets.common import code_version, preview, spec
 from ml_assets.assets.plots import roc_and_reliability
 from ml_assets.core.features import content_hash
 from ml_assets.core.splits import TimeSplit, TooFewDays, split_by_day
 from ml_assets.core.tables import Champion, Model, TrainingSet
 from ml_assets.core.training import evaluate, fit, is_not_worse
 from ml_assets.environment import Environment
+from ml_assets.failures import clear_failures
 from ml_assets.partitions import daily, training_window
 from ml_assets.resources.lake import Lake
 from ml_assets.resources.registry import Registry

@@ -78,18 +78,14 @@ class Bundle:
         try:
             content = json.loads(files[BUNDLE_FILE])
             expected = content["trees_sha256"]
-            inputs, vocabulary = tuple(content["inputs"]), content["vocabulary"]
-        except (ValueError, KeyError, TypeError) as error:
+            inputs, facts = tuple(content["inputs"]), content["facts"]
+            vocabulary = {name: tuple(values) for name, values in content["vocabulary"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptBundle(f"{BUNDLE_FILE} cannot be read: {error!r}") from error
         found = hashlib.sha256(files[MODEL_FILE]).hexdigest()
         if found != expected:
             raise CorruptBundle(f"{MODEL_FILE} has SHA-256 {found}, expected {expected}")
-        return cls(
-            trees=files[MODEL_FILE],
-            inputs=inputs,
-            vocabulary={name: tuple(values) for name, values in vocabulary.items()},
-            facts=content["facts"],
-        )
+        return cls(trees=files[MODEL_FILE], inputs=inputs, vocabulary=vocabulary, facts=facts)
 
 
 def learn_vocabulary(

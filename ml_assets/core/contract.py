@@ -48,7 +48,7 @@ def judge(
 ) -> Judged:
     """Split raw rows into good ones and quarantine, and account for every one of them.
 
-    Exact copies of a row are dropped and counted. Rows that share a key and differ are all
+    Exact copies of a row are dropped and counted. Rows of a day that share a key and differ are all
     quarantined, since nothing tells which of them is right.
 
     Args:
@@ -72,33 +72,29 @@ def judge(
         )
     rows = rows[wanted].reset_index(drop=True)
     rows.insert(0, "day", _local_days(rows[received_at], zone))
-    read = rows.groupby("day").agg(rows_read=("day", "size"), newest=(updated_at, _newest))
-
-    shared_key = rows[key].duplicated(keep=False)
-    copies = rows[shared_key].duplicated()
-    rows = rows.drop(index=copies.index[copies])
-    dropped = read["rows_read"].sub(rows.groupby("day").size(), fill_value=0)
-
+    read, newest = rows["day"], pd.to_datetime(rows[updated_at], utc=True, errors="coerce")
+    rows = _drop_exact_copies(rows, key)
     typed, failures = _coerce(rows, schema, key)
     bad = {position for position, *_ in failures}
     failures += _validate(typed.drop(index=list(bad)), schema)
     failures += [
         (position, "duplicate_key", key, str(value))
-        for position, value in rows.loc[rows[key].duplicated(keep=False) & rows[key].notna(), key]
-        .astype(object)
-        .items()
+        for position, value in rows.loc[_shares_key(rows, key), key].astype(object).items()
     ]
     quarantine = _quarantine(rows, failures, list(schema.columns), key)
     bad = {position for position, *_ in failures}
     good = _typed(typed.drop(index=list(bad)), schema).sort_values(["day", key])
-    account = pd.DataFrame({"day": list(days)}).set_index("day")
-    account["rows_read"] = read["rows_read"]
-    account["rows_kept"] = good.groupby("day").size()
-    account["rows_quarantined"] = quarantine.groupby("day").size()
-    account["duplicates_dropped"] = dropped
+    counted = {"rows_read": read, "rows_kept": good["day"], "rows_quarantined": quarantine["day"]}
+    account = pd.DataFrame(
+        {name: days_of_rows.value_counts() for name, days_of_rows in counted.items()},
+        index=pd.Index(days, name="day"),
+    )
     account = account.fillna(0).astype("int64")
-    account["newest_updated_at"] = pd.to_datetime(read["newest"], utc=True).reindex(account.index)
-    account["newest_updated_at"] = account["newest_updated_at"].astype("datetime64[us, UTC]")
+    account["duplicates_dropped"] = read.value_counts().sub(
+        rows["day"].value_counts(), fill_value=0
+    )
+    account["duplicates_dropped"] = account["duplicates_dropped"].fillna(0).astype("int64")
+    account["newest_updated_at"] = newest.groupby(read).max().astype("datetime64[us, UTC]")
     return Judged(good.reset_index(drop=True), quarantine, account.reset_index())
 
 
@@ -138,8 +134,15 @@ def _local_days(instants: pd.Series, zone: ZoneInfo) -> pd.Series:
     return local.dt.strftime("%Y-%m-%d").astype(object)
 
 
-def _newest(instants: pd.Series) -> Any:
-    return pd.to_datetime(instants, utc=True, errors="coerce").max()
+def _drop_exact_copies(rows: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Keep the first of rows that are the same in every column."""
+    # Only rows that share a key can be copies; comparing all columns of all rows would be slow.
+    candidates = rows[rows.duplicated(["day", key], keep=False)]
+    return rows.drop(index=candidates.index[candidates.duplicated()])
+
+
+def _shares_key(rows: pd.DataFrame, key: str) -> pd.Series:
+    return rows.duplicated(["day", key], keep=False) & rows[key].notna()
 
 
 def _coerce(

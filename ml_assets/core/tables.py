@@ -108,7 +108,7 @@ class Champion(_Table):
 class Predictions(_Table):
     """What we said about an application, and what we said it with."""
 
-    key: Series[str] = pa.Field(unique=True, description="Key of the application")
+    key: Series[str] = pa.Field(description="Key of the application, unique in its day")
     received_at: Series[Instant] = pa.Field(description="When the application came in")
     probability: Series[float] = pa.Field(
         ge=0, le=1, description="Estimated probability of a positive outcome"

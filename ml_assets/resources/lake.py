@@ -33,15 +33,25 @@ class Written:
 
     Attributes:
         version: Version of the table that holds the rows.
-        rows: Rows of the days written.
-        bytes: Size of their files.
+        rows_per_day: Rows of each day written that has any.
+        bytes_per_day: Size of each such day's files.
         changed: False if the table held the same content already, and was left as it was.
     """
 
     version: int
-    rows: int
-    bytes: int
+    rows_per_day: dict[str, int]
+    bytes_per_day: dict[str, int]
     changed: bool
+
+    @property
+    def rows(self) -> int:
+        """Rows of all days written."""
+        return sum(self.rows_per_day.values())
+
+    @property
+    def bytes(self) -> int:
+        """Size of their files."""
+        return sum(self.bytes_per_day.values())
 
 
 class Lake(dg.ConfigurableResource[Any]):
@@ -93,8 +103,11 @@ class Lake(dg.ConfigurableResource[Any]):
         order = [name for name in ("day", names[1]) if name in wanted]
         try:
             found = pa.table(delta.scan(columns=wanted, predicate=_between(first, last)))
-        except (DeltaError, OSError) as error:
-            raise LakeError(f"the table {table} cannot be read: {error}") from error
+        except (DeltaError, OSError, pa.ArrowException) as error:
+            raise LakeError(
+                f"the table {table} cannot be read: {error}. Restore its files from a backup, or "
+                "materialise the asset again for these days."
+            ) from error
         frame = to_pandas(found).sort_values(order, kind="stable", ignore_index=True)
         frame.attrs["table_version"] = delta.version()
         return frame
@@ -110,9 +123,8 @@ class Lake(dg.ConfigurableResource[Any]):
         """
         outside = frame.loc[~frame["day"].between(first, last), "day"].unique()
         if len(outside):
-            raise ValueError(
-                f"{table}: rows of {', '.join(outside[:5])} in a write of {first} to {last}"
-            )
+            days = ", ".join(map(str, outside[:5]))
+            raise ValueError(f"{table}: rows of {days} in a write of {first} to {last}")
         tries = Retrying(
             stop=stop_after_attempt(self.attempts),
             wait=wait_random_exponential(multiplier=0.1, max=5),
@@ -140,7 +152,8 @@ class Lake(dg.ConfigurableResource[Any]):
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:
-            raise LakeError(f"the table {table} cannot be opened: {error}") from error
+            which = f"the table {table}" + ("" if version is None else f" at version {version}")
+            raise LakeError(f"{which} cannot be opened: {error}") from error
 
     def _write_once(self, table: str, frame: pd.DataFrame, first: str, last: str) -> Written:
         delta = self._open(table)
@@ -164,18 +177,18 @@ class Lake(dg.ConfigurableResource[Any]):
             return False
         if [field.name for field in delta.schema().fields] != list(frame.columns):
             return False
-        found = to_pandas(pa.table(delta.scan(predicate=_between(first, last))))
+        try:
+            found = to_pandas(pa.table(delta.scan(predicate=_between(first, last))))
+        except (DeltaError, OSError, pa.ArrowException):
+            return False  # a broken file is mended by writing its day anew
         return bool(np.array_equal(_sorted_hashes(found), _sorted_hashes(frame)))
 
     def _written(self, delta: DeltaTable, first: str, last: str, *, changed: bool) -> Written:
-        rows, sizes = (_per_day(delta, name) for name in ("num_records", "size_bytes"))
-        days = [day for day in rows if first <= day <= last]
-        return Written(
-            version=delta.version(),
-            rows=sum(rows[day] for day in days),
-            bytes=sum(sizes[day] for day in days),
-            changed=changed,
+        rows, sizes = (
+            {day: value for day, value in _per_day(delta, name).items() if first <= day <= last}
+            for name in ("num_records", "size_bytes")
         )
+        return Written(delta.version(), rows, sizes, changed)
 
 
 def _between(first: str, last: str) -> str:

@@ -5,8 +5,10 @@ the same day twice gives the same version, so a run that was cut short can simpl
 version serves is decided by the champion asset; the alias here follows it.
 """
 
+import contextlib
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,31 +51,35 @@ class Registry(dg.ConfigurableResource[Any]):
 
         Returns:
             The version.
+
+        Raises:
+            RegistryError: The registry does not take it.
         """
         client = self._client()
-        identity = {"sha256": bundle.sha256, "as_of": as_of}
-        for known in client.search_model_versions(f"name = '{name}'"):
-            if all(known.tags.get(key) == value for key, value in identity.items()):
-                return int(known.version)
-        run = client.create_run(self._experiment(client, name), run_name=f"{name} {as_of}")
-        run_id = run.info.run_id
-        for metric, value in metrics.items():
-            client.log_metric(run_id, metric, value)
-        for key, value in bundle.facts.get("parameters", {}).items():
-            client.log_param(run_id, key, value)
-        with tempfile.TemporaryDirectory() as folder:
-            for file, content in bundle.to_files().items():
-                (Path(folder) / file).write_bytes(content)
-            client.log_artifacts(run_id, folder, _FOLDER)
-        self._create_model(client, name)
-        version = client.create_model_version(
-            name,
-            source=f"{run.info.artifact_uri}/{_FOLDER}",
-            run_id=run_id,
-            tags={**tags, **identity},
-        )
-        client.set_terminated(run_id)
-        return int(version.version)
+        with self._explained(f"the model {name} of {as_of} cannot be registered in"):
+            identity = {"sha256": bundle.sha256, "as_of": as_of}
+            for known in client.search_model_versions(f"name = '{name}'"):
+                if all(known.tags.get(key) == value for key, value in identity.items()):
+                    return int(known.version)
+            run = client.create_run(self._experiment(client, name), run_name=f"{name} {as_of}")
+            run_id = run.info.run_id
+            for metric, value in metrics.items():
+                client.log_metric(run_id, metric, value)
+            for key, value in bundle.facts.get("parameters", {}).items():
+                client.log_param(run_id, key, value)
+            with tempfile.TemporaryDirectory() as folder:
+                for file, content in bundle.to_files().items():
+                    (Path(folder) / file).write_bytes(content)
+                client.log_artifacts(run_id, folder, _FOLDER)
+            self._create_model(client, name)
+            version = client.create_model_version(
+                name,
+                source=f"{run.info.artifact_uri}/{_FOLDER}",
+                run_id=run_id,
+                tags={**tags, **identity},
+            )
+            client.set_terminated(run_id)
+            return int(version.version)
 
     def load(self, name: str, version: int, sha256: str) -> Bundle:
         """Load a version, from the local cache if it is there and sound.
@@ -103,30 +109,40 @@ class Registry(dg.ConfigurableResource[Any]):
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Let an alias such as `champion` point at a version."""
-        self._client().set_registered_model_alias(name, alias, str(version))
+        client = self._client()
+        with self._explained(f"{alias} cannot point at {name} version {version} in"):
+            client.set_registered_model_alias(name, alias, str(version))
 
     def _download(self, name: str, version: int) -> dict[str, bytes]:
         import mlflow.artifacts
-        from mlflow.exceptions import MlflowException
 
         client = self._client()
-        try:
+        with (
+            self._explained(f"{name} version {version} cannot be fetched from"),
+            tempfile.TemporaryDirectory() as folder,
+        ):
             found = client.get_model_version(name, str(version))
-            with tempfile.TemporaryDirectory() as folder:
-                local = mlflow.artifacts.download_artifacts(
-                    artifact_uri=found.source, dst_path=folder, tracking_uri=self.url
-                )
-                return _read_folder(Path(local))
+            local = mlflow.artifacts.download_artifacts(
+                artifact_uri=found.source, dst_path=folder, tracking_uri=self.url
+            )
+            return _read_folder(Path(local))
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
         except (MlflowException, OSError) as error:
+            # Without the cause: MLflow quotes the URL, and with it the password.
+            place = mask_url(self.url)
             raise RegistryError(
-                f"{name} version {version} cannot be fetched from the registry "
-                f"{mask_url(self.url)}: {error}. Check registry.url (ML_ASSETS_REGISTRY_URL) and "
-                "that the artifact store is in place."
-            ) from error
+                f"{what} the registry {place}: {str(error).replace(self.url, place)}. Check "
+                "registry.url (ML_ASSETS_REGISTRY_URL) and that the artifact store is in place."
+            ) from None
 
     def _client(self) -> Any:
         import logging
-        import os
 
         # MLflow and alembic announce each step of creating their tables; not news to our users.
         for chatty in ("alembic", "mlflow.store.db.utils"):
@@ -134,14 +150,16 @@ class Registry(dg.ConfigurableResource[Any]):
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
-        if self.url.startswith("sqlite:///"):
-            Path(self.url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         try:
+            if self.url.startswith("sqlite:///"):
+                _create_database(Path(self.url.removeprefix("sqlite:///")))
             return MlflowClient(tracking_uri=self.url, registry_uri=self.url)
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError, OSError) as error:
             raise RegistryError(
-                f"the registry {mask_url(self.url)} cannot be opened: {error}"
+                f"the registry {mask_url(self.url)} cannot be opened: {error}. Check registry.url "
+                "(ML_ASSETS_REGISTRY_URL), or restore the database from a backup."
             ) from error
 
     def _experiment(self, client: Any, name: str) -> str:
@@ -160,6 +178,25 @@ class Registry(dg.ConfigurableResource[Any]):
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+
+
+def _create_database(file: Path) -> None:
+    """Create MLflow's database, unless it is there.
+
+    MLflow makes its tables step by step, which takes seconds, and cannot open a database whose
+    creation was killed half-way. So it is made aside, and put in place whole.
+    """
+    if file.exists():
+        return
+    from mlflow import MlflowClient
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".mlflow-") as folder:
+        aside = Path(folder) / file.name
+        url = f"sqlite:///{aside}"
+        MlflowClient(tracking_uri=url, registry_uri=url).search_experiments(max_results=1)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            os.link(aside, file)
 
 
 def _read_folder(folder: Path) -> dict[str, bytes]:

@@ -186,7 +186,12 @@ class _SqlAlchemy(_Session):
         import sqlalchemy as sa
 
         result = self.connection.execute(sa.text(sql), dict(parameters))
-        return pd.DataFrame(result.all(), columns=list(result.keys()))
+        rows = pd.DataFrame(result.all(), columns=list(result.keys()), dtype=object)
+        for position in range(rows.shape[1]):
+            values = rows.iloc[:, position]
+            if pd.api.types.infer_dtype(values) == "integer":
+                rows.isetitem(position, values.astype("Int64"))  # 1 next to NULL is not 1.0
+        return rows.infer_objects()
 
     def execute(self, sql: str, parameters: Mapping[str, Any]) -> None:
         import sqlalchemy as sa
@@ -214,13 +219,14 @@ def _duckdb_session(file: Path, writes: bool) -> Iterator[_Session]:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         connection = duckdb.connect(str(file), read_only=not writes)
-    except duckdb.IOException as error:
-        # Another process has the file open; DuckDB lets one writer or many readers in.
-        if "lock" in str(error):
-            raise WarehouseUnavailable(f"the warehouse file {file} is in use: {error}") from error
-        raise WarehouseError(f"the warehouse file {file} cannot be opened: {error}") from error
     except (duckdb.Error, OSError) as error:
-        raise WarehouseError(f"the warehouse file {file} cannot be opened: {error}") from error
+        # Another process has the file open; DuckDB lets one writer or many readers in.
+        if "Could not set lock" in str(error):
+            raise WarehouseUnavailable(f"the warehouse file {file} is in use: {error}") from error
+        raise WarehouseError(
+            f"the warehouse file {file} cannot be opened: {error}. Check warehouse.url "
+            "(ML_ASSETS_WAREHOUSE_URL), and that this user may read and write there."
+        ) from error
     with connection:
         try:
             connection.execute("SET TimeZone = 'UTC'")
@@ -236,16 +242,26 @@ def _duckdb_session(file: Path, writes: bool) -> Iterator[_Session]:
 @contextmanager
 def _sqlalchemy_session(url: str) -> Iterator[_Session]:
     try:
+        import psycopg
         import sqlalchemy as sa
-
-        with_driver = re.sub(r"^postgresql://", "postgresql+psycopg://", url)
-        engine = sa.create_engine(with_driver, poolclass=sa.pool.NullPool)
-    except (ImportError, sa.exc.NoSuchModuleError) as error:
+    except ImportError as error:
         raise WarehouseError(
             f"the driver for {mask_url(url)} is not installed: {error}. Run `make setup`."
         ) from error
+    with_driver = re.sub(r"^postgresql://", "postgresql+psycopg://", url)
+    try:
+        engine = sa.create_engine(with_driver, poolclass=sa.pool.NullPool)
+    except (sa.exc.ArgumentError, ValueError):
+        # Without the cause: it may quote a part of the password.
+        raise WarehouseError(
+            f"the warehouse {mask_url(url)} is not a URL that can be read. Write it as "
+            "postgresql://user:password@host:port/database, with %40 for an @ in the password "
+            "(ML_ASSETS_WAREHOUSE_URL)."
+        ) from None
     try:
         with engine.begin() as connection:
+            # The server's or the user's own settings must not decide how an instant is written.
+            connection.exec_driver_sql("SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'")
             yield _SqlAlchemy(connection)
     except sa.exc.ProgrammingError as error:
         state = getattr(error.orig, "sqlstate", "")
@@ -260,8 +276,12 @@ def _sqlalchemy_session(url: str) -> Iterator[_Session]:
         raise WarehouseUnavailable(
             f"the warehouse {mask_url(url)} cannot be reached: {error.orig}"
         ) from error
-    except sa.exc.DBAPIError as error:
+    except sa.exc.StatementError as error:
         raise WarehouseError(_refused(mask_url(url), error.orig)) from error
+    except psycopg.OperationalError as error:  # COPY goes past SQLAlchemy
+        raise WarehouseUnavailable(f"the warehouse {mask_url(url)} is lost: {error}") from error
+    except psycopg.Error as error:
+        raise WarehouseError(_refused(mask_url(url), error)) from error
 
 
 def _bounds(window: Window) -> dict[str, datetime]:

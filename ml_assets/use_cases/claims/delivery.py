@@ -38,9 +38,7 @@ def deliver(
     environment: Environment,
     first: date,
     last: date,
-    *,
-    seed: int = 0,
-    daily_volume: int = 1200,
+    **shape: int,
 ) -> list[str]:
     """Let the days from `first` to `last` arrive, and everything else that happened until then.
 
@@ -48,15 +46,18 @@ def deliver(
     of `last`: new applications arrive, outcomes of older ones become known, some are corrected.
     Days that are missing before that are filled in. All of it is one transaction.
 
+    Args:
+        warehouse: Where the applications arrive.
+        environment: For its time zone.
+        first: First day.
+        last: Last day.
+        shape: The simulator's own `seed`, `daily_volume` and `max_outcome_days`.
+
     Returns:
         The days whose rows changed, oldest first; none if all has arrived already.
     """
     zone = environment.zone
-    shape: dict[str, Any] = {
-        "seed": seed,
-        "daily_volume": daily_volume,
-        "time_zone": environment.time_zone,
-    }
+    simulator: dict[str, Any] = {"time_zone": environment.time_zone, **shape}
     there = delivered_days(warehouse, environment)
     newest = max([*there, last.isoformat()])
     until = day_end(newest, zone)
@@ -64,11 +65,11 @@ def deliver(
         day
         for day in sorted({*there, *days_between(first, last)})
         if day not in there
-        or changes_between(date.fromisoformat(day), day_end(there[-1], zone), until, **shape)
+        or changes_between(date.fromisoformat(day), day_end(there[-1], zone), until, **simulator)
     ]
     if not changed:
         return []
-    rows = [rows_as_of(date.fromisoformat(day), until, **shape) for day in changed]
+    rows = [rows_as_of(date.fromisoformat(day), until, **simulator) for day in changed]
     warehouse.replace(
         TABLE,
         TABLE_COLUMNS,
