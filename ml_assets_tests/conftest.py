@@ -1,0 +1,134 @@
+"""A small platform that tests can run: the claims use case with a few hundred rows a day."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from ml_assets.build import build_definitions, resources
+from ml_assets.environment import Environment, load_environment
+from ml_assets.resources.lake import Lake
+from ml_assets.resources.registry import Registry
+from ml_assets.resources.warehouse import Warehouse
+from ml_assets.runs import run_days
+from ml_assets.use_case import UseCase
+from ml_assets.use_cases.claims.delivery import TABLE, deliver
+from ml_assets.use_cases.claims.simulator import TABLE_COLUMNS
+from ml_assets.use_cases.claims.use_case import CLAIMS
+
+# Outcomes mature in two days, so that a week is enough to train on.
+SMALL = replace(
+    CLAIMS,
+    label_maturity_days=2,
+    training_window_days=10,
+    start_date=date(2026, 1, 1),
+    weekday_volume=(150, 350),
+    weekend_volume=(50, 200),
+)
+SHAPE = {"daily_volume": 250, "max_outcome_days": 2}
+
+
+@dataclass
+class Platform:
+    """A use case on tables, models and run records of its own."""
+
+    environment: Environment
+    instance: dg.DagsterInstance
+    use_case: UseCase = SMALL
+
+    def __post_init__(self) -> None:
+        doors = resources(self.environment)
+        self.warehouse: Warehouse = doors["warehouse"]
+        self.lake: Lake = doors["lake"]
+        self.registry: Registry = doors["registry"]
+        self.definitions = build_definitions(self.environment, [self.use_case])
+
+    def arrive(self, first: str, last: str) -> list[str]:
+        return deliver(
+            self.warehouse,
+            self.environment,
+            date.fromisoformat(first),
+            date.fromisoformat(last),
+            **SHAPE,
+        )
+
+    def replace_day(self, day: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+        """Let the source correct a day: `change` gets its rows and returns the new ones."""
+        from ml_assets.partitions import day_end, day_start
+
+        zone = self.environment.zone
+        window = day_start(day, zone), day_end(day, zone)
+        query = f"SELECT * FROM {TABLE} WHERE received_at >= :start AND received_at < :end"
+        rows = change(self.warehouse.read(query, window))
+        self.warehouse.replace(TABLE, TABLE_COLUMNS, rows, [window], received_at="received_at")
+
+    def run(
+        self,
+        job: str,
+        first: str,
+        last: str | None = None,
+        *,
+        only: str | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        assets = [dg.AssetKey([self.use_case.name, only])] if only else None
+        run_days(
+            self.definitions,
+            self.instance,
+            f"{self.use_case.name}_{job}",
+            first,
+            last or first,
+            assets=assets,
+            run_config=config,
+        )
+
+    def table(self, stage: str, first: str, last: str | None = None) -> pd.DataFrame:
+        return self.lake.read(f"{self.use_case.name}/{stage}", first, last or first)
+
+    def metadata(self, stage: str, day: str) -> Mapping[str, Any]:
+        """The metadata of a day's newest materialisation, as plain values."""
+        records = self.instance.fetch_materializations(
+            dg.AssetRecordsFilter(
+                asset_key=dg.AssetKey([self.use_case.name, stage]), asset_partitions=[day]
+            ),
+            limit=1,
+        ).records
+        found = records[0].asset_materialization
+        assert found is not None
+        return {name: value.value for name, value in found.metadata.items()}
+
+
+def small_environment(home: Path) -> Environment:
+    """The dev environment in a folder, with splits of one day."""
+    environment = load_environment("dev", environ={"ML_ASSETS_HOME": str(home)})
+    settings = {"validation_days": 1, "holdout_days": 2, "max_rounds": 60}
+    quick = {"attempts": 2, "backoff_seconds": 0.01}
+    return environment.model_copy(
+        update={
+            "training": environment.training.model_copy(update=settings),
+            "warehouse": environment.warehouse.model_copy(update=quick),
+        }
+    )
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Platform:
+    """An empty platform of a test's own."""
+    return Platform(small_environment(tmp_path), dg.DagsterInstance.ephemeral())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    """A platform with twelve days of features and a champion as of 2026-01-16."""
+    found = Platform(
+        small_environment(tmp_path_factory.mktemp("trained")), dg.DagsterInstance.ephemeral()
+    )
+    found.arrive("2026-01-05", "2026-01-16")
+    found.run("ingestion", "2026-01-05", "2026-01-16")
+    found.run("training", "2026-01-16")
+    return found

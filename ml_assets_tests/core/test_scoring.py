@@ -1,0 +1,117 @@
+"""Scoring: a row's probability is its own, and what was said stands."""
+
+from datetime import UTC, datetime
+
+import pandas as pd
+import pytest
+
+from ml_assets.core.bundle import Bundle
+from ml_assets.core.scoring import keep_known, predict, score
+from ml_assets.core.tables import Predictions, keyed
+
+MORNING = datetime(2026, 1, 6, 6, tzinfo=UTC)
+EVENING = datetime(2026, 1, 6, 18, tzinfo=UTC)
+ROWS = pd.DataFrame(
+    {
+        "day": "2026-01-05",
+        "claim_id": [f"C{i}" for i in range(40)],
+        "received_at": pd.to_datetime("2026-01-05 10:00", utc=True).as_unit("us"),
+        "amount": [i % 7 / 3 for i in range(40)],
+        "kind": [["a", "b", "c"][i % 3] for i in range(40)],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    import xgboost as xgb
+
+    from ml_assets.core.bundle import encode, feature_types
+
+    inputs, vocabulary = ("amount", "kind"), {"kind": ("a", "b", "c")}
+    matrix = xgb.DMatrix(
+        encode(ROWS, inputs, vocabulary),
+        label=[float(i % 5 == 0 or i % 3 == 1) for i in range(40)],
+        feature_names=list(inputs),
+        feature_types=feature_types(inputs, vocabulary),
+        enable_categorical=True,
+    )
+    parameters = {"objective": "binary:logistic", "max_depth": 3, "min_child_weight": 0}
+    return Bundle(bytes(xgb.train(parameters, matrix, 20).save_raw("ubj")), inputs, vocabulary)
+
+
+def scored(
+    rows: pd.DataFrame, bundle: Bundle, *, version: int = 1, at: datetime = MORNING
+) -> pd.DataFrame:
+    return score(
+        rows,
+        bundle,
+        key="claim_id",
+        received_at="received_at",
+        model_version=version,
+        code_version="abc",
+        scored_at=at,
+    )
+
+
+def test_a_row_alone_gets_the_probability_that_it_gets_in_a_batch(bundle: Bundle) -> None:
+    together = predict(bundle, ROWS)
+
+    alone = [predict(bundle, ROWS.iloc[[i]])[0] for i in range(len(ROWS))]
+
+    assert together.tolist() == alone
+    assert len(set(alone)) > 3
+
+
+def test_column_order_dtype_and_extra_columns_do_not_matter(bundle: Bundle) -> None:
+    shuffled = ROWS[["kind", "day", "amount"]].astype({"kind": "category", "amount": "float32"})
+
+    assert predict(bundle, shuffled).tolist() == predict(bundle, ROWS).tolist()
+
+
+def test_an_unseen_category_scores_like_a_missing_one(bundle: Bundle) -> None:
+    unseen, missing = ROWS.assign(kind="never"), ROWS.assign(kind=None)
+
+    assert predict(bundle, unseen).tolist() == predict(bundle, missing).tolist()
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS.head(0)], ids=["rows", "no rows"])
+def test_predictions_keep_their_contract(bundle: Bundle, rows: pd.DataFrame) -> None:
+    keyed(Predictions, "claim_id").validate(scored(rows, bundle))
+
+
+def test_scoring_again_with_the_same_model_changes_nothing(bundle: Bundle) -> None:
+    first, again = scored(ROWS, bundle), scored(ROWS, bundle, at=EVENING)
+
+    kept = keep_known(again, first, key="claim_id", any_model=False)
+
+    pd.testing.assert_frame_equal(kept, first)
+
+
+def test_only_the_row_whose_inputs_changed_is_scored_again(bundle: Bundle) -> None:
+    first = scored(ROWS, bundle)
+    changed = ROWS.copy()
+    changed.loc[4, "amount"] = 99.0
+
+    kept = keep_known(scored(changed, bundle, at=EVENING), first, key="claim_id", any_model=False)
+
+    assert kept.index[kept["scored_at"] == EVENING].tolist() == [4]
+
+
+def test_another_model_scores_again_unless_unchanged_rows_shall_stand(bundle: Bundle) -> None:
+    first = scored(ROWS, bundle)
+    second = scored(ROWS, bundle, version=2, at=EVENING)
+
+    again = keep_known(second, first, key="claim_id", any_model=False)
+    stands = keep_known(second, first, key="claim_id", any_model=True)
+
+    pd.testing.assert_frame_equal(again, second)
+    pd.testing.assert_frame_equal(stands, first)
+
+
+def test_a_new_row_is_scored_beside_those_that_stand(bundle: Bundle) -> None:
+    before = scored(ROWS.head(39), bundle)
+
+    kept = keep_known(scored(ROWS, bundle, at=EVENING), before, key="claim_id", any_model=True)
+
+    assert kept.index[kept["scored_at"] == EVENING].tolist() == [39]

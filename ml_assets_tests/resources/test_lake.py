@@ -1,0 +1,364 @@
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ml_assets.partitions import days_between
+from ml_assets.resources.lake import Lake, LakeError
+
+TABLE = "claims/features"
+MONDAY, TUESDAY, WEDNESDAY, THURSDAY = days_between(date(2026, 1, 5), date(2026, 1, 8))
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return lake_in(tmp_path / "lake")
+
+
+def lake_in(folder: Path) -> Lake:
+    return Lake(url=str(folder), storage_options={}, attempts=8)
+
+
+def rows(*days: str, count: int = 2, amount: float = 0.5) -> pd.DataFrame:
+    names = [(day, f"{day}/{number}") for day in days for number in range(count)]
+    frame = pd.DataFrame(names, columns=["day", "id"], dtype=object)
+    return frame.assign(
+        received_at=pd.to_datetime(frame["day"], utc=True).astype("datetime64[us, UTC]"),
+        amount=float(amount),
+        outcome=pd.Series([1, None] * len(frame), dtype="Int8").iloc[: len(frame)],
+        note=pd.Series([None] * len(frame), dtype=object),
+    )
+
+
+def assert_holds(lake: Lake, *expected: pd.DataFrame) -> None:
+    found = lake.read(TABLE, "2000-01-01", "2100-01-01")
+    pd.testing.assert_frame_equal(found, pd.concat(expected, ignore_index=True))
+
+
+def test_what_was_written_is_read_again(lake: Lake) -> None:
+    written = lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)
+
+    found = lake.read(TABLE, MONDAY, MONDAY)
+
+    pd.testing.assert_frame_equal(found, rows(MONDAY))
+    assert found.attrs["table_version"] == written.version
+    assert (written.rows, written.changed) == (2, True)
+    assert written.bytes > 0
+
+
+def test_the_size_of_a_write_counts_its_days_alone(lake: Lake) -> None:
+    first = lake.write(TABLE, rows(MONDAY, count=5), MONDAY, MONDAY)
+    second = lake.write(TABLE, rows(TUESDAY, count=3), TUESDAY, TUESDAY)
+
+    files = list(Path(lake.uri(TABLE)).glob(f"day={TUESDAY}/*.parquet"))
+
+    assert (first.rows, second.rows) == (5, 3)
+    assert second.bytes == sum(file.stat().st_size for file in files)
+
+
+def test_a_range_is_read_with_both_ends_and_nothing_else(lake: Lake) -> None:
+    week = rows(MONDAY, TUESDAY, WEDNESDAY, THURSDAY)
+    lake.write(TABLE, week, MONDAY, THURSDAY)
+
+    found = lake.read(TABLE, TUESDAY, WEDNESDAY)
+
+    pd.testing.assert_frame_equal(found, rows(TUESDAY, WEDNESDAY))
+
+
+def test_a_window_with_gaps_gives_the_days_that_are_there(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)
+    lake.write(TABLE, rows(THURSDAY), THURSDAY, THURSDAY)
+
+    assert_holds(lake, rows(MONDAY), rows(THURSDAY))
+    assert lake.read(TABLE, TUESDAY, WEDNESDAY).empty
+
+
+def test_rows_come_ordered_by_day_and_key_however_they_were_written(lake: Lake) -> None:
+    lake.write(TABLE, rows(WEDNESDAY).iloc[::-1], WEDNESDAY, WEDNESDAY)
+    lake.write(TABLE, rows(MONDAY, TUESDAY).sample(frac=1, random_state=1), MONDAY, TUESDAY)
+
+    assert_holds(lake, rows(MONDAY, TUESDAY, WEDNESDAY))
+
+
+def test_only_the_wanted_columns_are_read_in_the_wanted_order(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)
+
+    found = lake.read(TABLE, MONDAY, MONDAY, columns=["amount", "day"])
+
+    pd.testing.assert_frame_equal(found, rows(MONDAY)[["amount", "day"]])
+
+
+def test_columns_may_leave_out_the_day_and_the_key(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY, TUESDAY), MONDAY, TUESDAY)
+
+    found = lake.read(TABLE, TUESDAY, TUESDAY, columns=["amount"])
+
+    assert list(found) == ["amount"]
+    assert len(found) == 2
+
+
+def test_an_overwrite_replaces_exactly_its_days_in_one_commit(lake: Lake) -> None:
+    before = lake.write(TABLE, rows(MONDAY, TUESDAY, WEDNESDAY, THURSDAY), MONDAY, THURSDAY).version
+
+    after = lake.write(TABLE, rows(TUESDAY, WEDNESDAY, amount=9), TUESDAY, WEDNESDAY)
+
+    assert after.version == before + 1
+    assert after.changed
+    assert_holds(lake, rows(MONDAY), rows(TUESDAY, WEDNESDAY, amount=9), rows(THURSDAY))
+
+
+def test_an_overwrite_drops_rows_and_days_that_are_gone(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY, TUESDAY, count=3), MONDAY, TUESDAY)
+
+    lake.write(TABLE, rows(MONDAY, count=1), MONDAY, TUESDAY)
+
+    assert_holds(lake, rows(MONDAY, count=1))
+
+
+def test_the_same_content_is_not_written_again(lake: Lake) -> None:
+    first = lake.write(TABLE, rows(MONDAY, TUESDAY), MONDAY, TUESDAY)
+
+    again = lake.write(TABLE, rows(MONDAY, TUESDAY), MONDAY, TUESDAY)
+
+    assert (again.version, again.changed) == (first.version, False)
+    assert (again.rows, again.bytes) == (first.rows, first.bytes)
+
+
+def test_the_same_rows_in_another_order_are_the_same_content(lake: Lake) -> None:
+    first = lake.write(TABLE, rows(MONDAY, TUESDAY, count=9), MONDAY, TUESDAY)
+
+    shuffled = rows(MONDAY, TUESDAY, count=9).sample(frac=1, random_state=1)
+    again = lake.write(TABLE, shuffled, MONDAY, TUESDAY)
+
+    assert (again.version, again.changed) == (first.version, False)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("amount", 0.25), ("outcome", 0), ("note", "text"), ("id", "other")]
+)
+def test_one_changed_value_is_another_content(lake: Lake, column: str, value: object) -> None:
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)
+    changed = rows(MONDAY)
+    changed.loc[1, column] = value
+
+    assert lake.write(TABLE, changed, MONDAY, MONDAY).changed
+    pd.testing.assert_frame_equal(
+        lake.read(TABLE, MONDAY, MONDAY), changed.sort_values("id", ignore_index=True)
+    )
+
+
+def test_a_row_more_of_the_same_is_another_content(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY, count=1), MONDAY, MONDAY)
+
+    twice = pd.concat([rows(MONDAY, count=1)] * 2, ignore_index=True)
+
+    assert lake.write(TABLE, twice, MONDAY, MONDAY).rows == 2
+
+
+def test_an_empty_day_replaces_its_rows(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY, TUESDAY), MONDAY, TUESDAY)
+
+    emptied = lake.write(TABLE, rows(), TUESDAY, TUESDAY)
+    again = lake.write(TABLE, rows(), TUESDAY, TUESDAY)
+
+    assert (emptied.rows, emptied.bytes, emptied.changed) == (0, 0, True)
+    assert (again.version, again.changed) == (emptied.version, False)
+    assert_holds(lake, rows(MONDAY))
+
+
+def test_a_table_may_begin_with_an_empty_day(lake: Lake) -> None:
+    lake.write(TABLE, rows(), MONDAY, MONDAY)
+
+    assert lake.rows_per_day(TABLE) == {}
+    pd.testing.assert_frame_equal(lake.read(TABLE, MONDAY, MONDAY), rows())
+
+    lake.write(TABLE, rows(TUESDAY), TUESDAY, TUESDAY)
+
+    assert_holds(lake, rows(TUESDAY))
+
+
+@pytest.mark.parametrize("day", [TUESDAY, None])
+def test_rows_outside_the_days_are_refused_and_nothing_is_written(
+    lake: Lake, day: str | None
+) -> None:
+    version = lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY).version
+    stray = rows(MONDAY, count=3, amount=7)
+    stray.loc[1, "day"] = day
+
+    with pytest.raises(ValueError, match=rf"{TABLE}: rows of {day} in a write of {MONDAY}"):
+        lake.write(TABLE, stray, MONDAY, MONDAY)
+
+    assert_holds(lake, rows(MONDAY))
+    assert lake.read(TABLE, MONDAY, MONDAY).attrs["table_version"] == version
+
+
+def test_an_older_version_stays_readable(lake: Lake) -> None:
+    old = lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY).version
+    lake.write(TABLE, rows(MONDAY, amount=9), MONDAY, MONDAY)
+
+    found = lake.read(TABLE, MONDAY, MONDAY, version=old)
+
+    pd.testing.assert_frame_equal(found, rows(MONDAY))
+    assert found.attrs["table_version"] == old
+
+
+def test_a_version_that_does_not_exist_is_named(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)
+
+    with pytest.raises(LakeError, match=rf"{TABLE} at version 7 cannot be opened"):
+        lake.read(TABLE, MONDAY, MONDAY, version=7)
+
+
+def test_a_missing_table_is_named_with_the_remedy(lake: Lake) -> None:
+    with pytest.raises(LakeError, match=rf"{TABLE} does not exist in .*Materialise the asset"):
+        lake.read(TABLE, MONDAY, MONDAY)
+
+    assert lake.rows_per_day(TABLE) == {}
+
+
+def test_a_missing_column_is_named_beside_those_there_are(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)
+
+    with pytest.raises(LakeError) as refused:
+        lake.read(TABLE, MONDAY, MONDAY, columns=["day", "shoe_size"])
+
+    assert f"the table {TABLE} has no column ['shoe_size']" in str(refused.value)
+    assert "'amount'" in str(refused.value)
+
+
+def test_a_file_in_the_place_of_the_folder_is_told_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("not a folder")
+
+    with pytest.raises(LakeError) as refused:
+        lake_in(tmp_path / "lake").write(TABLE, rows(MONDAY), MONDAY, MONDAY)
+
+    assert f"the table {TABLE} cannot be written below {tmp_path / 'lake'}" in str(refused.value)
+    assert "this user may write there" in str(refused.value)
+    assert (tmp_path / "lake").read_text() == "not a folder"
+
+
+def test_a_write_that_fails_midway_leaves_the_table_as_it_was(lake: Lake) -> None:
+    version = lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY).version
+    in_the_way = Path(lake.uri(TABLE)) / f"day={WEDNESDAY}"
+    in_the_way.write_text("not a folder")
+
+    with pytest.raises(LakeError, match="cannot be written"):
+        lake.write(TABLE, rows(MONDAY, WEDNESDAY, amount=9), MONDAY, WEDNESDAY)
+
+    assert_holds(lake, rows(MONDAY))
+    in_the_way.unlink()
+    assert (
+        lake.write(TABLE, rows(MONDAY, WEDNESDAY, amount=9), MONDAY, WEDNESDAY).version
+        == version + 1
+    )
+    assert_holds(lake, rows(MONDAY, WEDNESDAY, amount=9))
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b"x"), Path.unlink])
+def test_a_broken_file_is_told_and_mended_by_writing_its_day_again(lake: Lake, damage) -> None:
+    lake.write(TABLE, rows(MONDAY, TUESDAY), MONDAY, TUESDAY)
+    for file in Path(lake.uri(TABLE)).glob(f"day={MONDAY}/*.parquet"):
+        damage(file)
+
+    with pytest.raises(LakeError, match=rf"{TABLE} cannot be read: .*materialise the asset again"):
+        lake.read(TABLE, MONDAY, MONDAY)
+    pd.testing.assert_frame_equal(lake.read(TABLE, TUESDAY, TUESDAY), rows(TUESDAY))
+
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)
+
+    assert_holds(lake, rows(MONDAY, TUESDAY))
+
+
+def test_a_broken_log_is_told(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)
+    for file in (Path(lake.uri(TABLE)) / "_delta_log").glob("*.json"):
+        file.write_bytes(b"x")
+
+    with pytest.raises(LakeError, match=rf"the table {TABLE} cannot be opened"):
+        lake.rows_per_day(TABLE)
+
+
+def test_secrets_in_the_url_are_not_told(tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("not a folder")
+    lake = Lake(
+        url=f"{tmp_path}/lake/x?password=s3cr3t",
+        storage_options={},
+        attempts=1,
+    )
+
+    with pytest.raises(LakeError) as refused:
+        lake.read(TABLE, MONDAY, MONDAY)
+
+    assert "s3cr3t" not in str(refused.value)
+
+
+def _write_five_days(folder: Path, writer: int) -> None:
+    lake = lake_in(folder)
+    for day in days_of(writer):
+        lake.write(TABLE, rows(day, amount=writer), day, day)
+
+
+def days_of(writer: int) -> list[str]:
+    return [f"2026-{writer:02d}-{day:02d}" for day in range(1, 6)]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_writers_of_different_days_lose_nothing(tmp_path: Path, is_new: bool) -> None:
+    lake = lake_in(tmp_path)
+    if not is_new:
+        lake.write(TABLE, rows("2025-01-01"), "2025-01-01", "2025-01-01")
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda writer: _write_five_days(tmp_path, writer), range(1, 5)))
+
+    expected = [rows(day, amount=writer) for writer in range(1, 5) for day in days_of(writer)]
+    assert_holds(lake, *([] if is_new else [rows("2025-01-01")]), *expected)
+
+
+@pytest.mark.slow
+def test_writing_processes_of_different_days_lose_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+
+    with ProcessPoolExecutor(4, mp_context=context) as processes:
+        list(processes.map(_write_five_days, [tmp_path] * 4, range(1, 5)))
+
+    expected = [rows(day, amount=writer) for writer in range(1, 5) for day in days_of(writer)]
+    assert_holds(lake_in(tmp_path), *expected)
+
+
+def test_of_two_writers_of_one_day_one_wins_whole(lake: Lake) -> None:
+    lake.write(TABLE, rows(TUESDAY), TUESDAY, TUESDAY)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(
+            threads.map(
+                lambda writer: lake.write(TABLE, rows(MONDAY, amount=writer), MONDAY, MONDAY),
+                range(4),
+            )
+        )
+
+    found = lake.read(TABLE, MONDAY, MONDAY)
+    pd.testing.assert_frame_equal(found, rows(MONDAY, amount=found["amount"].iloc[0]))
+    pd.testing.assert_frame_equal(lake.read(TABLE, TUESDAY, TUESDAY), rows(TUESDAY))
+
+
+def test_rows_are_counted_per_day(lake: Lake) -> None:
+    lake.write(TABLE, pd.concat([rows(MONDAY, count=3), rows(TUESDAY)]), MONDAY, TUESDAY)
+    lake.write(TABLE, rows(THURSDAY, count=1), THURSDAY, THURSDAY)
+
+    assert lake.rows_per_day(TABLE) == {MONDAY: 3, TUESDAY: 2, THURSDAY: 1}
+
+    lake.write(TABLE, rows(), TUESDAY, TUESDAY)
+
+    assert lake.rows_per_day(TABLE) == {MONDAY: 3, THURSDAY: 1}
+
+
+def test_tables_of_one_lake_do_not_share_rows(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)
+    lake.write("claims/raw", rows(TUESDAY), TUESDAY, TUESDAY)
+
+    assert_holds(lake, rows(MONDAY))
+    assert lake.rows_per_day("claims/raw") == {TUESDAY: 2}

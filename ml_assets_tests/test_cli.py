@@ -1,0 +1,115 @@
+"""The command line: what it prints, and how it fails."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from ml_assets.cli import app
+
+
+@pytest.fixture(autouse=True)
+def no_environment_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in ("ENV", "HOME", "WAREHOUSE_URL", "LAKE_URL", "REGISTRY_URL"):
+        monkeypatch.delenv(f"ML_ASSETS_{variable}", raising=False)
+    monkeypatch.chdir(tmp_path)
+    # Commands announce their home to Dagster by this variable; let no test see another's.
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.mark.parametrize("command", ["demo", "simulate", "config", "status", "ui"])
+def test_help_teaches_each_command(command: str) -> None:
+    overview, own = call("--help"), call(command, "--help")
+
+    assert command in overview.output
+    assert own.exit_code == 0
+    assert "--home" in own.output
+    assert len(own.output) > 500
+
+
+@pytest.mark.parametrize("env", ["dev", "preprod", "prod"])
+def test_config_prints_the_effective_values(env: str) -> None:
+    values = yaml.safe_load(call("config", "--env", env).output)
+
+    assert values["name"] == env
+    assert values["schedules"]["enabled"] is (env != "preprod")
+
+
+def test_config_masks_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ML_ASSETS_WAREHOUSE_URL", "postgresql://ml:hunter2@db/claims")
+
+    result = call("config")
+
+    assert "hunter2" not in result.output
+    assert yaml.safe_load(result.output)["warehouse"]["url"] == "postgresql://ml:***@db/claims"
+
+
+def test_an_unknown_environment_is_refused() -> None:
+    result = call("config", "--env", "live")
+
+    assert result.exit_code == 1
+    assert "unknown environment 'live': expected one of dev, preprod, prod" in result.output
+
+
+def test_status_before_anything_says_what_to_do() -> None:
+    result = call("status")
+
+    assert result.exit_code == 1
+    assert "Run `ml-assets demo`" in result.output
+
+
+def test_simulate_before_the_demo_says_what_to_do() -> None:
+    result = call("simulate")
+
+    assert result.exit_code == 1
+    assert "no applications yet. Run `ml-assets demo` first" in result.output
+
+
+@pytest.mark.parametrize(
+    ("days", "told"),
+    [("10", "Use --days 53 or more"), ("5000", "reaches back before 2025-07-01")],
+)
+def test_a_demo_of_impossible_size_is_refused_before_any_work(
+    days: str, told: str, tmp_path: Path
+) -> None:
+    result = call("demo", "--days", days)
+
+    assert result.exit_code == 1
+    assert told in result.output
+    assert not (tmp_path / ".ml_assets" / "warehouse.duckdb").exists()
+
+
+def test_a_home_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+
+    result = call("demo", "--home", str(tmp_path / "file"))
+
+    assert result.exit_code == 1
+    assert "cannot be used" in result.output
+    assert "Choose another with --home" in result.output
+
+
+def test_a_warehouse_that_is_down_ends_the_demo_with_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ML_ASSETS_WAREHOUSE_URL", "postgresql://ml:hunter2@127.0.0.1:1/claims")
+
+    result = call("simulate")
+
+    assert result.exit_code == 1
+    assert "postgresql://ml:***@127.0.0.1:1/claims cannot be reached" in result.output
+    assert "hunter2" not in result.output
+
+
+def test_the_ui_outside_the_project_says_so() -> None:
+    result = call("ui")
+
+    assert result.exit_code == 1
+    assert "no workspace file workspace.yaml" in result.output

@@ -1,0 +1,314 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ml_assets.environment import (
+    CONFIG_DIR,
+    ENVIRONMENTS,
+    Environment,
+    InvalidEnvironment,
+    load_environment,
+    mask_url,
+    masked,
+)
+
+SECRET = "s3cr3t"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(CONFIG_DIR, tmp_path / "config"))
+
+
+@pytest.fixture
+def with_dev(config: Path) -> Callable[..., Environment]:
+    def load(text: str, environ: dict[str, str] | None = None) -> Environment:
+        (config / "dev.yaml").write_text(text, encoding="utf-8")
+        return load_environment("dev", environ=environ or {}, config_dir=config)
+
+    return load
+
+
+@pytest.fixture
+def refusal(with_dev: Callable[..., Environment]) -> Callable[..., str]:
+    def load(text: str, environ: dict[str, str] | None = None) -> str:
+        with pytest.raises(InvalidEnvironment) as refused:
+            with_dev(text, environ)
+        return str(refused.value)
+
+    return load
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_the_files_of_every_environment_are_valid(name: str) -> None:
+    environment = load_environment(name, environ={})
+
+    assert environment.name == name
+    assert environment.zone.key == "Europe/London"
+
+
+def test_every_key_of_every_file_is_one_that_base_yaml_documents() -> None:
+    def keys(content: dict, prefix: str = "") -> set[str]:
+        found = set()
+        for key, value in content.items():
+            found |= keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+        return found
+
+    base, *others = (
+        keys(yaml.safe_load((CONFIG_DIR / f"{name}.yaml").read_text(encoding="utf-8")))
+        for name in ("base", *ENVIRONMENTS)
+    )
+
+    assert set().union(*others) <= base
+
+
+def test_the_environment_file_lies_over_base_and_variables_over_both(
+    with_dev: Callable[..., Environment],
+) -> None:
+    text = "warehouse:\n  attempts: 7\n  url: duckdb:///dev.duckdb\nlake:\n  url: dev-lake\n"
+
+    environment = with_dev(text, {"ML_ASSETS_LAKE_URL": "s3://bucket/lake"})
+
+    assert environment.lake.url == "s3://bucket/lake"
+    assert environment.warehouse.url == "duckdb:///dev.duckdb"
+    assert environment.warehouse.attempts == 7
+    assert environment.warehouse.backoff_seconds == 0.5
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "field"),
+    [
+        ("ML_ASSETS_WAREHOUSE_URL", "postgresql://host/db", ("warehouse", "url")),
+        ("ML_ASSETS_LAKE_URL", "s3://bucket", ("lake", "url")),
+        ("ML_ASSETS_REGISTRY_URL", "http://mlflow:5000", ("registry", "url")),
+    ],
+)
+def test_each_place_can_be_set_by_its_variable(
+    variable: str, value: str, field: tuple[str, str]
+) -> None:
+    environment = load_environment("prod", environ={variable: value})
+
+    section, key = field
+    assert getattr(getattr(environment, section), key) == value
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    environ = {"ML_ASSETS_LAKE_URL": "", "ML_ASSETS_ENV": ""}
+
+    assert load_environment(environ=environ) == load_environment("dev", environ={})
+
+
+def test_home_is_filled_into_every_place(tmp_path: Path) -> None:
+    environment = load_environment("dev", environ={"ML_ASSETS_HOME": str(tmp_path)})
+
+    assert environment.home == tmp_path
+    assert environment.dagster_home == tmp_path / "dagster"
+    assert environment.warehouse.url == f"duckdb:///{tmp_path}/warehouse.duckdb"
+    assert environment.lake.url == f"{tmp_path}/lake"
+    assert environment.registry.url == f"sqlite:///{tmp_path}/mlflow.db"
+    assert environment.registry.artifacts == f"{tmp_path}/artifacts"
+    assert "{home}" not in str(environment.model_dump())
+
+
+def test_a_relative_home_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert load_environment("dev", environ={"ML_ASSETS_HOME": "here"}).home == tmp_path / "here"
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"), [({}, "dev"), ({"ML_ASSETS_ENV": "preprod"}, "preprod")]
+)
+def test_the_environment_is_chosen_by_ml_assets_env_or_else_dev(
+    environ: dict[str, str], name: str
+) -> None:
+    assert load_environment(environ=environ).name == name
+
+
+def test_a_name_given_in_code_beats_ml_assets_env() -> None:
+    assert load_environment("prod", environ={"ML_ASSETS_ENV": "preprod"}).name == "prod"
+
+
+def test_the_process_variables_are_used_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ML_ASSETS_ENV", "preprod")
+
+    assert load_environment().name == "preprod"
+
+
+def test_an_unknown_environment_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidEnvironment) as refused:
+        load_environment(environ={"ML_ASSETS_ENV": "staging"})
+
+    assert "'staging'" in str(refused.value)
+    assert "dev, preprod, prod" in str(refused.value)
+    assert "ML_ASSETS_ENV" in str(refused.value)
+
+
+def test_an_unknown_key_is_refused_with_file_dotted_key_and_the_known_keys(
+    refusal: Callable[..., str],
+) -> None:
+    message = refusal("warehouse:\n  atempts: 3\n")
+
+    assert message == (
+        "dev.yaml: warehouse.atempts: unknown key; expected one of url, attempts, backoff_seconds"
+    )
+
+
+def test_an_unknown_section_is_refused_with_the_known_ones(refusal: Callable[..., str]) -> None:
+    message = refusal("wharehouse: {}\n")
+
+    assert message.startswith("dev.yaml: wharehouse: unknown key; expected one of home, time_zone")
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "expected"),
+    [
+        (
+            "warehouse: {attempts: many}",
+            "dev.yaml: warehouse.attempts: ",
+            ["valid integer", "'many'"],
+        ),
+        ("warehouse: {attempts: 0}", "dev.yaml: warehouse.attempts: ", ["greater than", "'0'"]),
+        ("warehouse:", "dev.yaml: warehouse: ", ["dictionary", "'None'"]),
+        ("sensor: {enabled: 1}", "dev.yaml: sensor.enabled: ", ["valid boolean", "'1'"]),
+        (
+            "contract: {max_bad_share: 5}",
+            "dev.yaml: contract.max_bad_share: ",
+            ["less than", "'5'"],
+        ),
+        ("time_zone: Mars/Base", "dev.yaml: time_zone: ", ["Europe/London", "'Mars/Base'"]),
+        (
+            'schedules: {scoring_at: "24:15"}',
+            "dev.yaml: schedules.scoring_at: ",
+            ['"06:15"', "'24:15'"],
+        ),
+        ("schedules: {scoring_at: 6:15}", "dev.yaml: schedules.scoring_at: ", ["valid string"]),
+        ("warehouse: {url: mysql://host}", "dev.yaml: warehouse.url: ", ["postgresql"]),
+        ("training: {parameters: {eta: [1]}}", "dev.yaml: training.parameters.eta: ", ["'list'"]),
+        ("home: 5", "dev.yaml: home: ", ["path of a folder"]),
+        ("home:", "dev.yaml: home: ", ["path of a folder"]),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_place_and_what_was_expected(
+    refusal: Callable[..., str], text: str, start: str, expected: list[str]
+) -> None:
+    message = refusal(text)
+
+    assert message.startswith(start)
+    assert all(part in message for part in expected), message
+
+
+def test_a_wrong_variable_is_named_as_the_place_to_mend(refusal: Callable[..., str]) -> None:
+    message = refusal("{}", {"ML_ASSETS_REGISTRY_URL": "ftp://host"})
+
+    assert message.startswith("environment variables: registry.url: ")
+
+
+def test_every_wrong_value_is_told_at_once(refusal: Callable[..., str]) -> None:
+    message = refusal("warehouse: {attempts: many}\nlake: {attempts: few}\n")
+
+    assert "warehouse.attempts" in message
+    assert "lake.attempts" in message
+
+
+def test_text_that_is_not_yaml_is_refused_with_file_and_line(
+    refusal: Callable[..., str], config: Path
+) -> None:
+    message = refusal("home: here\nlake: [\n")
+
+    assert message.startswith(f"{config / 'dev.yaml'}, line 3: not valid YAML: ")
+
+
+@pytest.mark.parametrize("text", ["home: 2026-13-45", "home: \x00"])
+def test_values_that_yaml_cannot_read_are_refused_with_the_file(
+    refusal: Callable[..., str], config: Path, text: str
+) -> None:
+    assert refusal(text).startswith(f"{config / 'dev.yaml'}: not valid YAML: ")
+
+
+def test_a_file_that_is_not_utf_8_is_refused_with_its_name(config: Path) -> None:
+    (config / "dev.yaml").write_bytes(b"home: \xff\xfe")
+
+    with pytest.raises(InvalidEnvironment, match=r"dev\.yaml: not valid YAML: .*utf-8"):
+        load_environment("dev", environ={}, config_dir=config)
+
+
+def test_yaml_that_is_not_keys_and_values_is_refused(refusal: Callable[..., str]) -> None:
+    assert refusal("- one\n- two\n").endswith("dev.yaml: expected keys and values, found list")
+
+
+def test_an_empty_file_changes_nothing(with_dev: Callable[..., Environment]) -> None:
+    assert with_dev("# nothing\n") == load_environment("dev", environ={})
+
+
+def test_yaml_tags_that_would_run_code_are_refused(refusal: Callable[..., str]) -> None:
+    assert "line 1: not valid YAML" in refusal("home: !!python/object/apply:os.getcwd []")
+
+
+@pytest.mark.parametrize("file", ["base.yaml", "dev.yaml"])
+def test_a_missing_file_is_named(config: Path, file: str) -> None:
+    (config / file).unlink()
+
+    with pytest.raises(InvalidEnvironment, match=rf"{file}: the file is missing"):
+        load_environment("dev", environ={}, config_dir=config)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://user:s3cr3t@host/db", "postgresql://user:***@host/db"),
+        ("postgresql://user:s3/cr3t@host/db", "postgresql://user:***@host/db"),
+        ("postgresql://user:s3@cr3t@host:5432/db", "postgresql://user:***@host:5432/db"),
+        ("postgresql://user@server:s3cr3t@host/db", "postgresql://user@server:***@host/db"),
+        ("postgresql://:s3cr3t@host/db", "postgresql://:***@host/db"),
+        ("postgresql://h/db?user=u&password=s3cr3t", "postgresql://h/db?user=u&password=***"),
+        ("postgresql://h:1/db?password=s3@cr3t&x=1", "postgresql://h:1/db?password=***&x=1"),
+        ("https://host/?access_token=s3cr3t", "https://host/?access_token=***"),
+        ("postgresql://user@host:5432/db", "postgresql://user@host:5432/db"),
+        ("http://mlflow:5000", "http://mlflow:5000"),
+        ("duckdb:////home/warehouse.duckdb", "duckdb:////home/warehouse.duckdb"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets_only(url: str, shown: str) -> None:
+    assert mask_url(url) == shown
+
+
+def test_the_printed_configuration_hides_passwords_and_keys(
+    with_dev: Callable[..., Environment],
+) -> None:
+    environment = with_dev(
+        f"""
+        warehouse: {{url: "postgresql://user:{SECRET}@host/db?sslpassword={SECRET}"}}
+        lake: {{storage_options: {{aws_secret_access_key: {SECRET}, region: north}}}}
+        """,
+        {"ML_ASSETS_REGISTRY_URL": f"http://user:{SECRET}@mlflow:5000"},
+    )
+
+    shown = masked(environment)
+
+    assert SECRET not in str(shown)
+    assert shown["warehouse"]["url"] == "postgresql://user:***@host/db?sslpassword=***"
+    assert shown["registry"]["url"] == "http://user:***@mlflow:5000"
+    assert shown["lake"]["storage_options"] == {"aws_secret_access_key": "***", "region": "north"}
+    assert shown["warehouse"]["attempts"] == environment.warehouse.attempts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"warehouse: {{url: 'mysql://user:{SECRET}@host/db?password={SECRET}'}}",
+        f"warehouse: 'postgresql://user:{SECRET}@host/db'",
+        f"lake: {{storage_options: {{secret_access_key: [{SECRET}]}}}}",
+        f"lake: {{storage_options: [{{secret_access_key: {SECRET}}}]}}",
+        f"lake: {{storage_options: {{region: {{token: {SECRET}}}}}}}",
+        f"lake: {{storage_options: {{token: {SECRET}, region: 1}}}}",
+    ],
+)
+def test_a_refusal_never_shows_a_secret(refusal: Callable[..., str], text: str) -> None:
+    message = refusal(text)
+
+    assert message.startswith("dev.yaml: ")
+    assert SECRET not in message
