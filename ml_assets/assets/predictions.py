@@ -83,6 +83,7 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
                 f"categories that version {champion['version']} has never seen count as missing "
                 f"(rows per column): {unseen}"
             )
+        context.add_asset_metadata({"preview": preview(frame)})
         by_day = frame.groupby("day")["probability"]
         for day in days:
             probability = by_day.get_group(day) if day in by_day.groups else pd.Series(dtype=float)
@@ -93,7 +94,6 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
                     "champion_version": champion["version"],
                     "rows_with_unseen_category": unseen,
                     "probabilities": histogram(probability),
-                    "preview": preview(frame[frame["day"] == day]),
                 },
                 partition_key=day,
             )

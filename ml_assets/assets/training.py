@@ -12,7 +12,7 @@ import pandas as pd
 from ml_assets.assets.common import code_version, preview, spec
 from ml_assets.assets.plots import roc_and_reliability
 from ml_assets.core.features import content_hash
-from ml_assets.core.splits import TimeSplit, TooFewDays, split_by_day
+from ml_assets.core.splits import TooFewDays, split_by_day
 from ml_assets.core.tables import Champion, Model, TrainingSet
 from ml_assets.core.training import evaluate, fit, is_not_worse
 from ml_assets.environment import Environment
@@ -81,21 +81,10 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
             }
         )
 
-    def labelled_rows(lake: Lake, manifest: dict[str, Any]) -> tuple[pd.DataFrame, TimeSplit]:
-        """The rows of a manifest, at the table version that it pins, and their split."""
-        frame = lake.read(
-            features_table,
-            manifest["first_day"],
-            manifest["last_day"],
-            version=manifest["table_version"],
-        )
-        frame = frame[frame[use_case.target].notna()]
-        split = split_by_day(
-            frame["day"].unique(),
-            validation_days=settings.validation_days,
-            holdout_days=settings.holdout_days,
-        )
-        return frame, split
+    def labelled_rows(lake: Lake, manifest: dict[str, Any], first: str, last: str) -> pd.DataFrame:
+        """Rows with a known outcome, at the table version that a manifest pins."""
+        frame = lake.read(features_table, first, last, version=manifest["table_version"])
+        return frame[frame[use_case.target].notna()]
 
     @dg.asset(
         **spec(
@@ -119,7 +108,12 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
         day = context.partition_key
         manifest = training_set.iloc[0].to_dict()
         with clear_failures():
-            frame, split = labelled_rows(lake, manifest)
+            frame = labelled_rows(lake, manifest, manifest["first_day"], manifest["last_day"])
+            split = split_by_day(
+                frame["day"].unique(),
+                validation_days=settings.validation_days,
+                holdout_days=settings.holdout_days,
+            )
             bundle = fit(
                 frame,
                 split,
@@ -218,8 +212,12 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
             if earlier:
                 previous = lake.read(table, max(earlier), max(earlier)).iloc[0].to_dict()
                 bundle = registry.load(use_case.name, previous["version"], previous["sha256"])
-                frame, split = labelled_rows(lake, training_set.iloc[0].to_dict())
-                holdout = split.rows(frame, "holdout")
+                holdout = labelled_rows(
+                    lake,
+                    training_set.iloc[0].to_dict(),
+                    challenger["holdout_first_day"],
+                    challenger["holdout_last_day"],
+                )
                 result = evaluate(bundle, holdout, use_case.target, settings.threads)
                 previous_log_loss = result.log_loss
                 promoted = is_not_worse(challenger["log_loss"], previous_log_loss)

@@ -75,15 +75,16 @@ def judge(
     read, newest = rows["day"], pd.to_datetime(rows[updated_at], utc=True, errors="coerce")
     rows = _drop_exact_copies(rows, key)
     typed, failures = _coerce(rows, schema, key)
-    bad = {position for position, *_ in failures}
-    failures += _validate(typed.drop(index=list(bad)), schema)
+    unreadable = {position for position, *_ in failures}
+    good = _typed(typed.drop(index=list(unreadable)), schema)
+    failures += _validate(good, schema)
     failures += [
         (position, "duplicate_key", key, str(value))
         for position, value in rows.loc[_shares_key(rows, key), key].astype(object).items()
     ]
     quarantine = _quarantine(rows, failures, list(schema.columns), key)
     bad = {position for position, *_ in failures}
-    good = _typed(typed.drop(index=list(bad)), schema).sort_values(["day", key])
+    good = good.drop(index=list(bad - unreadable)).sort_values(["day", key])
     counted = {"rows_read": read, "rows_kept": good["day"], "rows_quarantined": quarantine["day"]}
     account = pd.DataFrame(
         {name: days_of_rows.value_counts() for name, days_of_rows in counted.items()},
@@ -130,8 +131,10 @@ def refuse_bad_days(judged: Judged, max_bad_share: float) -> None:
 
 
 def _local_days(instants: pd.Series, zone: ZoneInfo) -> pd.Series:
-    local = pd.to_datetime(instants, utc=True).dt.tz_convert(zone)
-    return local.dt.strftime("%Y-%m-%d").astype(object)
+    local = pd.to_datetime(instants, utc=True).dt.tz_convert(zone).dt.tz_localize(None)
+    # A tenth of the time that strftime takes.
+    days = np.datetime_as_string(local.to_numpy().astype("datetime64[D]"), unit="D")
+    return pd.Series(days, index=instants.index, dtype=object)
 
 
 def _drop_exact_copies(rows: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -171,8 +174,10 @@ def _read_as(values: pd.Series, dtype: Any) -> pd.Series:
     if _is_text(dtype):
         return values.where(values.map(type).eq(str) | values.isna())
     numbers = pd.to_numeric(values, errors="coerce")
+    if pd.api.types.is_integer_dtype(numbers):
+        return numbers
     numbers = numbers.where(np.isfinite(numbers.astype("float64")))
-    if pd.api.types.is_integer_dtype(dtype) and not pd.api.types.is_integer_dtype(numbers):
+    if pd.api.types.is_integer_dtype(dtype):
         numbers = numbers.where(numbers.astype("float64").mod(1).eq(0))
     return numbers
 
@@ -197,7 +202,7 @@ def _validate(
 ) -> list[tuple[Any, str, str, str | None]]:
     """Let Pandera judge ranges and categories of rows whose types are right."""
     try:
-        schema.validate(_typed(typed, schema), lazy=True)
+        schema.validate(typed, lazy=True)
     except pa.errors.SchemaErrors as errors:
         cases = errors.failure_cases
         if (broken := cases[cases["index"].isna()]).size:

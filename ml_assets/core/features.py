@@ -1,27 +1,9 @@
-"""From raw rows to what a model may see, and the names we give to data: hashes of rows.
-
-Category codes are not made here: features keep each category's own value, and the vocabulary that
-turns it into a code is frozen in the model (`ml_assets.core.bundle`).
-"""
+"""The names that we give to data: hashes of rows and of whole frames."""
 
 import hashlib
 from collections.abc import Sequence
 
 import pandas as pd
-import pandera.pandas as pa
-
-
-def clean(raw: pd.DataFrame, schema: pa.DataFrameSchema) -> pd.DataFrame:
-    """Drop what no model sees, and check the rest against the contract of features.
-
-    Args:
-        raw: Rows that passed the contract of the raw table.
-        schema: Contract of the features table; its columns are kept, in its order.
-
-    Raises:
-        pandera.errors.SchemaErrors: A row breaks the contract of features.
-    """
-    return schema.validate(raw[list(schema.columns)], lazy=True)
 
 
 def row_hashes(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:

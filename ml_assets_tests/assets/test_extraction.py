@@ -155,7 +155,7 @@ def test_each_day_of_a_range_has_metadata_of_its_own(arrived: Platform) -> None:
         assert raw["dagster/row_count"] == account["rows_kept"]
         assert raw["size_bytes"] > 1000
         assert "application_id" in raw["preview"]
-        assert arrived.metadata("features", day)["rows"] == account["rows_kept"]
+        assert arrived.metadata("features", day)["dagster/row_count"] == account["rows_kept"]
 
 
 @pytest.mark.parametrize(("share", "passed"), [(1.0, True), (0.3, False)])
