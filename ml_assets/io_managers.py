@@ -51,9 +51,12 @@ class LakeIOManager(dg.ConfigurableIOManager):
             dagster.Failure: A day is neither in the table nor known to have been written empty.
         """
         metadata = context.definition_metadata or {}
+        columns = metadata.get("columns")
+        if columns is not None:
+            columns = list(dict.fromkeys(["day", *columns]))
         with clear_failures():
             first, last = _days(context)
-            frame = self.lake.read(_table(context), first, last, columns=metadata.get("columns"))
+            frame = self.lake.read(_table(context), first, last, columns=columns)
             if not metadata.get("window", False):
                 _require_materialised(context, frame)
         return frame

@@ -219,6 +219,16 @@ def test_replacing_a_window_leaves_other_days_alone(warehouse: Warehouse) -> Non
     assert keys(warehouse, window(MONDAY, WEDNESDAY)) == [MONDAY, WEDNESDAY, "new"]
 
 
+def test_replacing_a_window_keeps_the_row_at_its_very_end(warehouse: Warehouse) -> None:
+    start, end = window(MONDAY)
+    rows = frame(row(start.astimezone(UTC), "start"), row(end.astimezone(UTC), "end"))
+    replace(warehouse, rows, window(MONDAY, TUESDAY))
+
+    replace(warehouse, frame(), window(MONDAY))
+
+    assert keys(warehouse, window(MONDAY, TUESDAY)) == ["end"]
+
+
 def test_several_windows_are_replaced_at_once(warehouse: Warehouse) -> None:
     days = [row(noon(day), day) for day in (MONDAY, TUESDAY, WEDNESDAY)]
     replace(warehouse, frame(*days), window(MONDAY, WEDNESDAY))
@@ -281,14 +291,6 @@ def test_a_query_that_does_not_fit_is_an_error_with_a_remedy(
     assert [part for part in parts if part.lower() not in message] == []
 
 
-def test_a_broken_query_is_not_tried_again(warehouse: Warehouse) -> None:
-    replace(warehouse, frame(), window(MONDAY))
-    patient = Warehouse(**{**warehouse.model_dump(), "attempts": 5, "backoff_seconds": 30})
-
-    with pytest.raises(WarehouseError):
-        patient.read("SELECT shoe_size FROM shop.orders WHERE received_at < :end", window(MONDAY))
-
-
 def test_a_missing_file_is_named_with_the_remedy_and_not_created(tmp_path: Path) -> None:
     file = tmp_path / "none" / "warehouse.duckdb"
 
@@ -308,7 +310,7 @@ def test_a_file_that_is_no_database_is_refused_wherever_it_lies(tmp_path: Path) 
     file.write_bytes(b"garbage" * 1000)
 
     with pytest.raises(WarehouseError) as refused:
-        in_file(file, attempts=5, backoff_seconds=30).read(QUERY, window(MONDAY))
+        in_file(file).read(QUERY, window(MONDAY))
 
     assert f"{file} cannot be opened" in str(refused.value)
     assert "Check warehouse.url" in str(refused.value)
@@ -381,7 +383,7 @@ def test_a_file_that_another_process_lets_go_in_time_is_read(
 )
 def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(WarehouseError) as refused:
-        warehouse_at(url, attempts=5, backoff_seconds=30).read(QUERY, window(MONDAY))
+        warehouse_at(url).read(QUERY, window(MONDAY))
 
     assert "user:***@host" in str(refused.value)
     assert "ML_ASSETS_WAREHOUSE_URL" in str(refused.value)
@@ -412,7 +414,7 @@ def test_a_server_that_refuses_the_connection_is_an_error_with_a_remedy(
     url = postgres.url(database, password=password)
 
     with pytest.raises(WarehouseError) as refused:
-        warehouse_at(url, attempts=5, backoff_seconds=30).read(QUERY, window(MONDAY))
+        warehouse_at(url).read(QUERY, window(MONDAY))
 
     assert told in str(refused.value)
     assert "Check ML_ASSETS_WAREHOUSE_URL" in str(refused.value)
