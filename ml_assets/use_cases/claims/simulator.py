@@ -630,7 +630,7 @@ def _newest(events: _Events) -> _Ints:
 
 
 def _instants(seconds: _Ints) -> pd.DatetimeIndex:
-    times = np.where(seconds == _NEVER, np.datetime64("NaT"), seconds.astype("datetime64[s]"))
+    times = np.where(seconds == _NEVER, np.datetime64("NaT", "s"), seconds.astype("datetime64[s]"))
     return pd.DatetimeIndex(times.astype("datetime64[us]")).tz_localize("UTC")
 
 
