@@ -180,7 +180,7 @@ def ui(
         environment = _environment(env, home)
         import dagster as dg
 
-        from ml_assets.home import prepare_home
+        from ml_assets.home import prepare_home, serve_alone
         from ml_assets.runs import close_dead_runs
 
         if not workspace.exists():
@@ -189,8 +189,9 @@ def ui(
                 "file with --workspace"
             )
         prepare_home(environment)
+        serve_alone(environment)
         with dg.DagsterInstance.get() as instance:
-            close_dead_runs(instance)
+            close_dead_runs(instance, without_daemon=True)
     command = ["dagster", "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port)]
     environ = {
         **os.environ,

@@ -11,6 +11,10 @@ class HomeError(OSError):
     """The project's folder cannot be used."""
 
 
+class AlreadyServed(RuntimeError):
+    """Another process serves this folder's UI and daemon."""
+
+
 def prepare_home(environment: Environment) -> Path:
     """Create the folder and Dagster's instance in it, and let this process and its children use it.
 
@@ -38,3 +42,25 @@ def prepare_home(environment: Environment) -> Path:
     os.environ["ML_ASSETS_HOME"] = str(environment.home)
     os.environ["ML_ASSETS_ENV"] = environment.name
     return folder
+
+
+def serve_alone(environment: Environment) -> None:
+    """Let this process, and what it becomes by `exec`, be the only one that serves the folder.
+
+    Two daemons on one folder would both start the runs of each schedule.
+
+    Raises:
+        AlreadyServed: Another process does.
+    """
+    import fcntl
+
+    descriptor = os.open(environment.dagster_home / "ui.lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise AlreadyServed(
+            f"the UI is already running on {environment.home}. Open it in the browser, or stop it "
+            "first with Ctrl-C in its terminal."
+        ) from None
+    # The lock lasts as long as the descriptor, which `exec` would otherwise close.
+    os.set_inheritable(descriptor, True)

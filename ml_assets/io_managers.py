@@ -11,14 +11,15 @@ from ml_assets.failures import clear_failures
 from ml_assets.resources.lake import Lake, LakeError
 
 
-class LakeIOManager(dg.ConfigurableIOManager):
+class LakeIOManager(dg.IOManager):
     """Stores each asset as a Delta table `<use case>/<stage>`, a partition per day.
 
     An output replaces exactly the partition, or range of partitions, of its run. An input is read
     for its partition, range or window in one scan; its metadata may name the `columns` needed.
     """
 
-    lake: dg.ResourceDependency[Lake]
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
 
     def handle_output(self, context: OutputContext, obj: pd.DataFrame) -> None:
         """Write the days of this run in one commit."""
@@ -86,4 +87,9 @@ def _days(context: InputContext | OutputContext) -> tuple[str, str]:
             "Give the asset a daily partitions definition, or the input a partition mapping."
         )
     keys = context.asset_partition_keys
+    if not keys:
+        raise LakeError(
+            f"the days of {_table(context)} that this needs lie before its start date. "
+            "Choose a later day."
+        )
     return min(keys), max(keys)

@@ -81,15 +81,25 @@ def run_days(
         raise RunFailed(failures[0] if failures else f"the run {run_id} of {job_name} failed")
 
 
-def close_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Mark runs of this machine whose process was killed as failed.
+def close_dead_runs(instance: dg.DagsterInstance, *, without_daemon: bool = False) -> None:
+    """Mark runs whose process was killed as failed.
 
     Nobody else would: they would look as if they were running for ever, and take up a place in the
     queue of the daemon's runs.
+
+    Args:
+        instance: Where the runs are recorded.
+        without_daemon: That no daemon serves the instance, so that the runs it launched are dead.
     """
-    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+    underway = [
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ]
+    for run in instance.get_runs(dg.RunsFilter(statuses=underway)):
         host, _, pid = run.tags.get(_PROCESS, "").rpartition(":")
-        if host == platform.node() and not _is_alive(int(pid)):
+        ours = host == platform.node() and not _is_alive(int(pid))
+        if ours or (not host and without_daemon):
             instance.report_run_failed(run, message="The process of this run was killed")
 
 

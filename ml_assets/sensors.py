@@ -3,16 +3,17 @@
 `plan` decides, as a pure function; the sensor around it reads the fingerprints and talks to
 Dagster. What a change is, is defined in `ml_assets.changes`.
 
-The cursor remembers, for each day that was asked for and is not yet extracted in that state, the
-fingerprint and the run key. Dagster's own run-key deduplication is forever, so the key names days
-and fingerprints.
+The cursor remembers each day that was asked for until its run has succeeded and the day is
+extracted as the source has it. Dagster's own run-key deduplication is forever, and a day may come
+back to a state that it was in before; so each request has a key of its own, and the cursor alone
+tells what was asked.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 
 import dagster as dg
 from dagster import DagsterRunStatus
@@ -25,20 +26,37 @@ from ml_assets.partitions import partition_tags, ranges
 from ml_assets.resources.lake import Lake
 from ml_assets.resources.warehouse import Fingerprint, Warehouse
 from ml_assets.schedules import keep_unchanged
+from ml_assets.state import outdated
 from ml_assets.use_case import UseCase
 
 
+class Outcome(StrEnum):
+    """What became of the run that was asked for."""
+
+    PENDING = "pending"
+    ENDED = "ended"
+    CANCELED = "canceled"
+
+
 class Asked(BaseModel):
-    """What was asked for a day: the state of the source, and in which run."""
+    """What was asked for a day: the state of the source, in which run, and whether once more."""
 
     state: str
     run_key: str
-    alone: bool
+    again: bool = False
 
 
 class Cursor(BaseModel):
-    """What the sensor remembers: the days asked for whose change is not extracted yet."""
+    """What the sensor remembers.
 
+    Attributes:
+        epoch: When this cursor began; makes its run keys differ from those of an earlier one.
+        requests: Runs asked for since.
+        asked: The days asked for that are not up to date yet.
+    """
+
+    epoch: str = ""
+    requests: int = 0
     asked: dict[str, Asked] = {}
 
 
@@ -52,54 +70,82 @@ class Request:
     run_key: str
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What to do at a tick.
+
+    Attributes:
+        requests: The runs to ask for, newest days first.
+        cursor: What to remember.
+        left: Changed days for the next tick.
+        running: Days whose run is not over yet.
+        stuck: Days that were asked for twice, or whose run was cancelled: a person has to look, or
+            the source has to change.
+    """
+
+    requests: list[Request]
+    cursor: Cursor
+    left: list[str]
+    running: list[str]
+    stuck: list[str]
+
+
 def plan(
     changed: Mapping[str, Fingerprint],
     cursor: Cursor,
     *,
     is_recent: Callable[[str], bool],
-    failed: Callable[[str], bool],
+    is_made: Callable[[str], bool],
+    outcome: Callable[[str], Outcome],
     max_days: int,
-) -> tuple[list[Request], Cursor, int]:
+) -> Plan:
     """Decide what to ask for.
 
-    A change is asked for once. If the run of a range failed, its days are asked for once more, each
-    alone, so that one bad day does not hold back the others.
+    A change is asked for once. If its run failed, or ended without bringing the day up to date, the
+    day is asked for once more, alone, so that one bad day does not hold back the others. Then it
+    waits until the source changes again.
 
     Args:
         changed: Days that differ from what was extracted, with the source's fingerprint.
         cursor: What was asked for before.
         is_recent: Whether a day is young enough to be scored again.
-        failed: Whether the run with this key has failed.
+        is_made: Whether all that follows from a day's extraction is as new as that.
+        outcome: What became of the run with this key.
         max_days: Most days to ask for now, newest first.
-
-    Returns:
-        The requests, newest days first; the new cursor; and how many changed days are left for the
-        next tick.
     """
-    asked = {
-        day: known
-        for day, known in cursor.asked.items()
-        if day in changed and known.state == _state(changed[day])
-    }
+    asked, running, again, stuck = {}, [], [], []
+    for day, known in cursor.asked.items():
+        became = outcome(known.run_key)
+        if became == Outcome.PENDING:
+            running.append(day)
+        elif known.state != _state(changed[day]) if day in changed else is_made(day):
+            continue
+        elif known.again or became == Outcome.CANCELED:
+            stuck.append(day)
+        else:
+            again.append(day)
+        asked[day] = known
     new = [day for day in changed if day not in asked]
-    retried = [day for day, known in asked.items() if not known.alone and failed(known.run_key)]
-    chosen = sorted(new + retried, reverse=True)[:max_days]
-    requests = []
+    chosen = sorted(new + again, reverse=True)[:max_days]
+    requests: list[Request] = []
+    count = cursor.requests
     for scored in (True, False):
         together = [day for day in chosen if day in new and is_recent(day) == scored]
-        alone = [day for day in chosen if day in retried and is_recent(day) == scored]
+        alone = [day for day in chosen if day in again and is_recent(day) == scored]
         for first, last in ranges(together) + [(day, day) for day in alone]:
-            days = [day for day in chosen if first <= day <= last]
-            states = " ".join(f"{day}={_state(changed[day])}" for day in sorted(days))
-            key = f"{first}:{last}:{hashlib.sha256(states.encode()).hexdigest()[:16]}"
-            is_alone = first == last
-            if is_alone and first in retried:
-                key += ":alone"
+            count += 1
+            key = f"{first}:{last}:{cursor.epoch}:{count}"
             requests.append(Request(first, last, scored, key))
-            for day in days:
-                asked[day] = Asked(state=_state(changed[day]), run_key=key, alone=is_alone)
-    requests.sort(key=lambda request: request.last, reverse=True)
-    return requests, Cursor(asked=asked), len(new) + len(retried) - len(chosen)
+            for day in (day for day in together + alone if first <= day <= last):
+                state = _state(changed[day]) if day in changed else asked[day].state
+                asked[day] = Asked(state=state, run_key=key, again=day in again)
+    return Plan(
+        requests=sorted(requests, key=lambda request: request.last, reverse=True),
+        cursor=Cursor(epoch=cursor.epoch, requests=count, asked=asked),
+        left=sorted({*new, *again} - set(chosen)),
+        running=sorted(running),
+        stuck=sorted(stuck),
+    )
 
 
 def sensors(use_case: UseCase, environment: Environment, jobs: Jobs) -> list[dg.SensorDefinition]:
@@ -117,22 +163,28 @@ def sensors(use_case: UseCase, environment: Environment, jobs: Jobs) -> list[dg.
         f"the last {settings.scoring_days} days are scored again, older ones refreshed",
     )
     def sensor(
-        context: dg.SensorEvaluationContext, warehouse: Warehouse, lake: Lake
+        context: dg.SensorEvaluationContext,
+        warehouse: dg.ResourceParam[Warehouse],
+        lake: dg.ResourceParam[Lake],
     ) -> dg.SensorResult | dg.SkipReason:
         now = datetime.fromtimestamp(time.time(), UTC)
         source = source_fingerprints(use_case, environment, warehouse, now)
         extracted = extracted_fingerprints(use_case, lake, environment, now)
-        cursor = Cursor.model_validate_json(context.cursor) if context.cursor else Cursor()
-        requests, after, left = plan(
+        cursor = (
+            Cursor.model_validate_json(context.cursor)
+            if context.cursor
+            else Cursor(epoch=now.isoformat())
+        )
+        decided = plan(
             changed_days(source, extracted),
             cursor,
             is_recent=lambda day: recent(day, environment, now),
-            failed=lambda run_key: _failed(context.instance, run_key),
+            is_made=lambda day: _is_made(context.instance, use_case, day, environment, now),
+            outcome=lambda run_key: _outcome(context.instance, run_key),
             max_days=settings.max_days_per_tick,
         )
-        if left:
-            context.log.info(f"{left} more changed days are left for the next tick")
-        skip = None if requests else f"no change in {len(source)} days of the source"
+        if decided.left:
+            context.log.info(f"{len(decided.left)} more days are left for the next tick")
         return dg.SensorResult(
             run_requests=[
                 dg.RunRequest(
@@ -142,10 +194,10 @@ def sensors(use_case: UseCase, environment: Environment, jobs: Jobs) -> list[dg.
                     partition_key=request.first if request.first == request.last else None,
                     tags=partition_tags(request.first, request.last),
                 )
-                for request in requests
+                for request in decided.requests
             ],
-            skip_reason=skip,
-            cursor=after.model_dump_json(),
+            skip_reason=None if decided.requests else _nothing_to_ask(decided, len(source)),
+            cursor=decided.cursor.model_dump_json(),
         )
 
     return [sensor]
@@ -156,6 +208,35 @@ def _state(fingerprint: Fingerprint) -> str:
     return f"{fingerprint.rows}@{newest}"
 
 
-def _failed(instance: dg.DagsterInstance, run_key: str) -> bool:
+def _nothing_to_ask(decided: Plan, days: int) -> str:
+    """Why a tick asks for nothing, in words for the UI."""
+    if decided.stuck:
+        return (
+            f"runs failed twice or were cancelled for {', '.join(decided.stuck)}: see their runs, "
+            "and materialise these days by hand once the cause is mended"
+        )
+    if decided.running:
+        return f"runs of {len(decided.running)} days are not over yet"
+    return f"no change in {days} days of the source"
+
+
+def _is_made(
+    instance: dg.DagsterInstance,
+    use_case: UseCase,
+    day: str,
+    environment: Environment,
+    now: datetime,
+) -> bool:
+    stages = ["features", "predictions"] if recent(day, environment, now) else ["features"]
+    return not any(outdated(instance, use_case, stage, [day]) for stage in stages)
+
+
+def _outcome(instance: dg.DagsterInstance, run_key: str) -> Outcome:
     runs = instance.get_runs(dg.RunsFilter(tags={"dagster/run_key": run_key}), limit=1)
-    return bool(runs) and runs[0].status in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
+    # Runs are created before the next tick; one that is not there was deleted.
+    status = runs[0].status if runs else DagsterRunStatus.CANCELED
+    return {
+        DagsterRunStatus.SUCCESS: Outcome.ENDED,
+        DagsterRunStatus.FAILURE: Outcome.ENDED,
+        DagsterRunStatus.CANCELED: Outcome.CANCELED,
+    }.get(status, Outcome.PENDING)

@@ -133,3 +133,31 @@ def test_a_resource_can_be_replaced(tmp_path: Path) -> None:
     assert definitions.resources is not None
     assert definitions.resources["lake"] is other
     assert definitions.resources["lake_io_manager"].lake is other
+
+
+def test_no_secret_reaches_what_the_ui_shows(tmp_path: Path) -> None:
+    from dagster._core.remote_representation.external_data import RepositorySnap
+    from dagster_shared.serdes import serialize_value
+
+    environ = {
+        "ML_ASSETS_HOME": str(tmp_path),
+        "ML_ASSETS_WAREHOUSE_URL": "postgresql://ml:hunter2@db/claims",
+        "ML_ASSETS_REGISTRY_URL": "http://ml:hunter2@mlflow:5000",
+    }
+    definitions = build_definitions(load_environment("dev", environ=environ))
+
+    shown = serialize_value(RepositorySnap.from_def(definitions.get_repository_def()))
+
+    assert "claims_scoring" in shown
+    assert "hunter2" not in shown
+    assert "hunter2" not in repr(definitions.resources)
+
+
+def test_one_run_at_a_time_writes_the_tables(repository: dg.RepositoryDefinition) -> None:
+    pools = {
+        key.path[-1]: definition.op.pool
+        for key, definition in repository.assets_defs_by_key.items()
+    }
+
+    written = {stage for stage, pool in pools.items() if pool == "claims_tables"}
+    assert written == {"raw", "quarantine", "extraction", "features", "predictions"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,27 @@ def test_a_broken_environment_fails_the_load_with_its_own_message(
     assert "unknown environment 'production': expected one of dev, preprod, prod" in (
         done.stdout + done.stderr
     )
+
+
+def test_the_wheel_carries_queries_and_configuration(tmp_path: Path) -> None:
+    import zipfile
+
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns(".*", "ml_assets_tests", "__pycache__", "*.egg-info", "build")
+    shutil.copytree(PROJECT, source, ignore=ignored)
+    command = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-q"]
+    subprocess.run(
+        [sys.executable, *command, "--wheel-dir", str(tmp_path), str(source)],
+        check=True,
+        capture_output=True,
+    )
+
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {
+        str(file.relative_to(PROJECT))
+        for pattern in ("*.py", "*.sql", "*.yaml")
+        for file in (PROJECT / "ml_assets").rglob(pattern)
+    }
+    assert wanted <= names
+    assert "ml_assets/use_cases/claims/source.sql" in wanted

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from ml_assets.resources.warehouse import Fingerprint, WarehouseError
-from ml_assets.sensors import Cursor, Request, plan
+from ml_assets.sensors import Cursor, Outcome, Plan, plan
 from ml_assets_tests.conftest import SMALL, Platform
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -22,109 +22,159 @@ def decide(
     days: dict[str, Fingerprint],
     cursor: Cursor | None = None,
     *,
-    failed: Iterable[str] = (),
+    ended: Iterable[str] = (),
+    canceled: Iterable[str] = (),
+    made: bool = True,
     max_days: int = 31,
-) -> tuple[list[Request], Cursor, int]:
+) -> Plan:
+    def outcome(run_key: str) -> Outcome:
+        if run_key in set(canceled):
+            return Outcome.CANCELED
+        return Outcome.ENDED if run_key in set(ended) else Outcome.PENDING
+
     return plan(
         days,
-        cursor or Cursor(),
+        cursor or Cursor(epoch="then"),
         is_recent=lambda day: day >= "2026-01-10",
-        failed=lambda run_key: run_key in set(failed),
+        is_made=lambda day: made,
+        outcome=outcome,
         max_days=max_days,
     )
 
 
-def spans(requests: list[Request]) -> list[tuple[str, str, bool]]:
-    return [(request.first[-2:], request.last[-2:], request.scored) for request in requests]
+def spans(decided: Plan) -> list[tuple[str, str, bool]]:
+    return [(each.first[-2:], each.last[-2:], each.scored) for each in decided.requests]
+
+
+def keys(decided: Plan) -> list[str]:
+    return [each.run_key for each in decided.requests]
 
 
 def test_consecutive_days_are_asked_for_together_newest_first() -> None:
-    requests, _, left = decide(changed(11, 12, 14))
+    decided = decide(changed(11, 12, 14))
 
-    assert spans(requests) == [("14", "14", True), ("11", "12", True)]
-    assert left == 0
+    assert spans(decided) == [("14", "14", True), ("11", "12", True)]
+    assert decided.left == []
 
 
 def test_old_days_are_refreshed_and_recent_ones_scored() -> None:
-    requests, _, _ = decide(changed(8, 9, 10, 11))
-
-    assert spans(requests) == [("10", "11", True), ("08", "09", False)]
+    assert spans(decide(changed(8, 9, 10, 11))) == [("10", "11", True), ("08", "09", False)]
 
 
-def test_a_change_is_asked_for_once() -> None:
+def test_a_change_is_asked_for_once_while_its_run_is_under_way() -> None:
     days = changed(11, 12)
-    _, cursor, _ = decide(days)
+    first = decide(days)
 
-    again, cursor, _ = decide(days, cursor)
+    again = decide(days, first.cursor)
 
-    assert again == []
-    assert set(cursor.asked) == set(days)
-
-
-def test_another_change_of_a_day_is_asked_for_under_another_key() -> None:
-    first, cursor, _ = decide(changed(11))
-
-    second, _, _ = decide(changed(11, rows=11), cursor)
-
-    assert spans(second) == [("11", "11", True)]
-    assert second[0].run_key != first[0].run_key
+    assert again.requests == []
+    assert again.running == list(days)
 
 
-def test_the_cursor_forgets_what_was_extracted() -> None:
-    _, cursor, _ = decide(changed(11, 12))
+def test_a_day_that_changes_during_its_run_is_asked_for_after_it() -> None:
+    first = decide(changed(11))
 
-    _, cursor, _ = decide(changed(12), cursor)
+    during = decide(changed(11, rows=11), first.cursor)
+    after = decide(changed(11, rows=11), during.cursor, ended=keys(first))
 
-    assert set(cursor.asked) == {"2026-01-12"}
+    assert during.requests == []
+    assert spans(after) == [("11", "11", True)]
+    assert keys(after) != keys(first)
+
+
+def test_a_day_that_is_up_to_date_is_forgotten() -> None:
+    first = decide(changed(11, 12))
+
+    after = decide({}, first.cursor, ended=keys(first))
+
+    assert after.cursor.asked == {}
+    assert after.requests == []
+
+
+def test_a_day_that_comes_back_to_an_earlier_state_is_asked_for_under_a_new_key() -> None:
+    first = decide(changed(11))
+    emptied = decide(changed(11, rows=0), first.cursor, ended=keys(first))
+
+    back = decide(changed(11), emptied.cursor, ended=[*keys(first), *keys(emptied)])
+
+    assert spans(back) == [("11", "11", True)]
+    assert len({*keys(first), *keys(emptied), *keys(back)}) == 3
 
 
 def test_at_most_so_many_days_a_tick_and_the_rest_follows() -> None:
     days = changed(10, 11, 12, 13, 14)
 
-    first, cursor, left = decide(days, max_days=2)
-    second, cursor, _ = decide(days, cursor, max_days=2)
-    third, cursor, none_left = decide(days, cursor, max_days=2)
+    first = decide(days, max_days=2)
+    second = decide(days, first.cursor, max_days=2)
+    third = decide(days, second.cursor, max_days=2)
 
     assert spans(first) == [("13", "14", True)]
-    assert left == 3
+    assert [day[-2:] for day in first.left] == ["10", "11", "12"]
     assert spans(second) == [("11", "12", True)]
     assert spans(third) == [("10", "10", True)]
-    assert none_left == 0
+    assert third.left == []
 
 
-def test_days_of_a_failed_range_are_asked_for_alone_and_once() -> None:
+def test_days_of_a_range_that_failed_are_asked_for_alone_and_once() -> None:
     days = changed(11, 12)
-    (together,), cursor, _ = decide(days)
+    first = decide(days)
 
-    alone, cursor, _ = decide(days, cursor, failed=[together.run_key])
-    keys = [request.run_key for request in alone]
-    again, _, _ = decide(days, cursor, failed=[together.run_key, *keys])
+    alone = decide(days, first.cursor, ended=keys(first))
+    over = decide(days, alone.cursor, ended=[*keys(first), *keys(alone)])
 
     assert spans(alone) == [("12", "12", True), ("11", "11", True)]
-    assert len({*keys, together.run_key}) == 3
-    assert again == []
+    assert len({*keys(first), *keys(alone)}) == 3
+    assert over.requests == []
+    assert over.stuck == list(days)
 
 
-def test_a_day_that_failed_alone_waits_for_the_source_to_change() -> None:
-    (request,), cursor, _ = decide(changed(11))
+def test_a_day_that_is_extracted_but_not_scored_is_asked_for_once_more() -> None:
+    first = decide(changed(11))
 
-    again, cursor, _ = decide(changed(11), cursor, failed=[request.run_key])
-    mended, _, _ = decide(changed(11, rows=12), cursor, failed=[request.run_key])
+    again = decide({}, first.cursor, ended=keys(first), made=False)
+    mended = decide({}, again.cursor, ended=[*keys(first), *keys(again)], made=True)
 
-    assert again == []
-    assert spans(mended) == [("11", "11", True)]
+    assert spans(again) == [("11", "11", True)]
+    assert mended.cursor.asked == {}
+
+
+def test_a_day_that_an_older_run_overwrote_is_asked_for_once_more() -> None:
+    first = decide(changed(11))
+
+    again = decide(changed(11), first.cursor, ended=keys(first))
+
+    assert spans(again) == [("11", "11", True)]
+
+
+def test_a_cancelled_run_is_not_asked_for_again_until_the_source_changes() -> None:
+    first = decide(changed(11, 12))
+
+    after = decide(changed(11, 12), first.cursor, canceled=keys(first))
+    mended = decide(changed(11, 12, rows=12), after.cursor, canceled=keys(first))
+
+    assert after.requests == []
+    assert len(after.stuck) == 2
+    assert spans(mended) == [("11", "12", True)]
 
 
 class Ticks:
     """Ticks of the real sensor on a platform, the clock standing at a fixed day."""
 
     def __init__(self, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.platform, self.cursor = platform, None
+        self.platform = platform
+        self.cursor: str | None = None
         now = datetime(2026, 1, 20, 12, tzinfo=UTC)
         monkeypatch.setattr(time, "time", now.timestamp)
         repository = platform.definitions.get_repository_def()
         self.sensor = repository.get_sensor_def("claims_new_data")
         self.repository = repository
+
+    def create_run(self, request: dg.RunRequest) -> dg.DagsterRun:
+        """What the daemon does with a request."""
+        return self.platform.instance.create_run_for_job(
+            self.platform.definitions.resolve_job_def(str(request.job_name)),
+            tags={**request.tags, "dagster/run_key": str(request.run_key)},
+        )
 
     def tick(self) -> list[dg.RunRequest]:
         with dg.build_sensor_context(
@@ -134,7 +184,7 @@ class Ticks:
             resources={"warehouse": self.platform.warehouse, "lake": self.platform.lake},
         ) as context:
             data = self.sensor.evaluate_tick(context)
-        self.cursor, self.skip = data.cursor, data.skip_message
+        self.cursor, self.skip = data.cursor, str(data.skip_message)
         return list(data.run_requests or [])
 
 
@@ -155,7 +205,7 @@ def test_a_tick_asks_for_ranges_by_tags_and_keeps_unchanged_predictions(ticks: T
 
 
 def test_a_second_tick_without_news_asks_for_nothing_and_says_so(ticks: Ticks) -> None:
-    ticks.tick()
+    ticks.platform.run("ingestion", "2026-01-03", "2026-01-08")
 
     assert ticks.tick() == []
     assert ticks.skip == "no change in 6 days of the source"
@@ -170,21 +220,21 @@ def test_after_the_runs_only_the_next_change_is_asked_for(ticks: Ticks) -> None:
     )
 
     (request,) = ticks.tick()
+    ticks.create_run(request)
 
     assert request.partition_key == "2026-01-07"
     assert ticks.tick() == []
+    assert ticks.skip == "runs of 1 days are not over yet"
 
 
-def test_a_failed_run_of_a_range_is_taken_apart(ticks: Ticks) -> None:
-    requests = ticks.tick()
-    instance = ticks.platform.instance
-    job = ticks.platform.definitions.resolve_job_def("claims_scoring")
-    run = instance.create_run_for_job(
-        job, tags={**requests[0].tags, "dagster/run_key": str(requests[0].run_key)}
-    )
-    instance.report_run_failed(run)
+def test_a_failed_run_of_a_range_is_taken_apart_and_then_left_to_a_person(ticks: Ticks) -> None:
+    scored, refreshed = ticks.tick()
+    ticks.create_run(refreshed)
+    ticks.platform.instance.report_run_failed(ticks.create_run(scored))
 
     alone = ticks.tick()
+    for request in alone:
+        ticks.platform.instance.report_run_failed(ticks.create_run(request))
 
     assert [request.partition_key for request in alone] == [
         "2026-01-08",
@@ -192,6 +242,20 @@ def test_a_failed_run_of_a_range_is_taken_apart(ticks: Ticks) -> None:
         "2026-01-06",
     ]
     assert ticks.tick() == []
+    assert "for 2026-01-06, 2026-01-07, 2026-01-08: see their runs" in ticks.skip
+
+
+def test_a_day_whose_scoring_failed_after_its_extraction_is_not_forgotten(ticks: Ticks) -> None:
+    scored, refreshed = ticks.tick()
+    ticks.create_run(refreshed)
+    ticks.platform.instance.report_run_failed(ticks.create_run(scored))
+    # As far as the run got before it failed, for want of a champion.
+    ticks.platform.run("ingestion", "2026-01-03", "2026-01-08")
+
+    again = ticks.tick()
+
+    assert {request.job_name for request in again} == {"claims_scoring"}
+    assert len(again) == 3
 
 
 def test_a_source_that_cannot_be_read_fails_the_tick_and_keeps_the_cursor(ticks: Ticks) -> None:

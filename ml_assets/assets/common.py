@@ -53,17 +53,28 @@ def spec(
     }
 
 
-def code_version(use_case: UseCase, *modules: str) -> str:
-    """A short hash over the code that makes an asset: core modules, contract and query.
+def table_pool(use_case: UseCase) -> str:
+    """The pool that lets one run at a time write a use case's raw data, features and predictions.
+
+    Two runs of one day could otherwise interleave their commits, and leave old rows beside a new
+    account. `config/dagster.yaml` sets its limit.
+    """
+    return f"{use_case.name}_tables"
+
+
+def code_version(use_case: UseCase, *modules: str, settings: str = "") -> str:
+    """A short hash over what makes an asset: core modules, the use case's folder, and settings.
 
     Args:
-        use_case: Its contract and query count.
+        use_case: Its declaration, contract and query count.
         modules: File names in `ml_assets/core`, such as `contract.py`.
+        settings: Those settings of the environment that shape the asset, as text.
     """
     core_folder = Path(core.__file__).parent
     files = [core_folder / module for module in modules]
-    files += [use_case.query_file, use_case.query_file.with_name("schema.py")]
-    digest = hashlib.sha256()
+    declared = use_case.query_file.parent
+    files += [use_case.query_file, declared / "schema.py", declared / "use_case.py"]
+    digest = hashlib.sha256(settings.encode())
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]

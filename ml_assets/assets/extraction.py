@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from ml_assets.assets.common import code_version, preview, spec
+from ml_assets.assets.common import code_version, preview, spec, table_pool
 from ml_assets.core.contract import judge, refuse_bad_days
 from ml_assets.core.tables import Extraction, Quarantine, keyed
 from ml_assets.environment import Environment
@@ -55,8 +55,11 @@ def extraction_assets(use_case: UseCase, environment: Environment) -> dg.AssetsD
         outs={name: dg.AssetOut(**out, code_version=version) for name, out in outs.items()},
         partitions_def=daily(use_case, environment.time_zone),
         backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=table_pool(use_case),
     )
-    def extraction(context: dg.AssetExecutionContext, warehouse: Warehouse) -> Any:
+    def extraction(
+        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
+    ) -> Any:
         days = context.partition_keys
         zone = environment.zone
         window = day_start(days[0], zone), day_end(days[-1], zone)
@@ -91,14 +94,16 @@ def _describe(
     """Say, for each day, what a person wants to know without opening the table."""
     reasons = frames["quarantine"].groupby("day")["reason"].value_counts()
     known = frames["raw"].groupby("day")[use_case.target].agg(["count", "mean"])
-    previews = {name: preview(frame) for name, frame in frames.items()}
+    for stage, frame in frames.items():
+        key = dg.AssetKey([use_case.name, stage])
+        context.add_asset_metadata({"preview": preview(frame)}, key)
     for account in frames["extraction"].to_dict("records"):
         day = account["day"]
         counts = {
             name: account[name]
             for name in ("rows_read", "rows_kept", "rows_quarantined", "duplicates_dropped")
         }
-        raw = {**counts, "preview": previews["raw"]}
+        raw = dict(counts)
         if day in known.index:
             outcomes, share = known.loc[day]
             raw["outcomes_known"] = int(outcomes)
@@ -107,6 +112,5 @@ def _describe(
         quarantine = {"rows_quarantined": account["rows_quarantined"]}
         if account["rows_quarantined"]:
             quarantine["reasons"] = reasons[day].to_dict()
-            quarantine["preview"] = previews["quarantine"]
         for stage, metadata in (("raw", raw), ("quarantine", quarantine), ("extraction", counts)):
             context.add_asset_metadata(metadata, dg.AssetKey([use_case.name, stage]), day)

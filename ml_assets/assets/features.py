@@ -7,7 +7,7 @@ turns it into a code is frozen in the model (`ml_assets.core.bundle`).
 import dagster as dg
 import pandas as pd
 
-from ml_assets.assets.common import code_version, preview, spec
+from ml_assets.assets.common import code_version, preview, spec, table_pool
 from ml_assets.environment import Environment
 from ml_assets.partitions import daily
 from ml_assets.use_case import UseCase, columns
@@ -26,9 +26,10 @@ def features_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
             schema,
             kinds={"pandas", "deltalake"},
         ),
-        code_version=code_version(use_case, "features.py"),
+        code_version=code_version(use_case),
         partitions_def=daily(use_case, environment.time_zone),
         backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=table_pool(use_case),
         ins={
             "raw": dg.AssetIn(
                 key=[use_case.name, "raw"], metadata={"columns": columns(use_case.features)}

@@ -8,7 +8,7 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from ml_assets.assets.common import code_version, histogram, preview, spec
+from ml_assets.assets.common import code_version, histogram, preview, spec, table_pool
 from ml_assets.core.bundle import count_unseen
 from ml_assets.core.scoring import keep_known, score
 from ml_assets.core.tables import Predictions, keyed
@@ -49,6 +49,7 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
         code_version=version,
         partitions_def=daily(use_case, environment.time_zone),
         backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=table_pool(use_case),
         ins={"features": dg.AssetIn(key=[use_case.name, "features"], metadata={"columns": needed})},
         # The model itself comes from the registry, with its hash checked.
         deps=[dg.AssetDep([use_case.name, "champion"])],
@@ -57,8 +58,8 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
         context: dg.AssetExecutionContext,
         config: ScoringConfig,
         features: pd.DataFrame,
-        lake: Lake,
-        registry: Registry,
+        lake: dg.ResourceParam[Lake],
+        registry: dg.ResourceParam[Registry],
     ) -> pd.DataFrame:
         days = context.partition_keys
         with clear_failures():
@@ -85,6 +86,10 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
             )
         context.add_asset_metadata({"preview": preview(frame)})
         by_day = frame.groupby("day")["probability"]
+        unseen_on = {
+            day: count_unseen(rows, bundle.vocabulary)
+            for day, rows in (features.groupby("day") if unseen else ())
+        }
         for day in days:
             probability = by_day.get_group(day) if day in by_day.groups else pd.Series(dtype=float)
             context.add_asset_metadata(
@@ -92,7 +97,7 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
                     "rows": len(probability),
                     "expected_positives": round(float(probability.sum()), 1),
                     "champion_version": champion["version"],
-                    "rows_with_unseen_category": unseen,
+                    "rows_with_unseen_category": unseen_on.get(day, {}),
                     "probabilities": histogram(probability),
                 },
                 partition_key=day,

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ml_assets.assets.common import code_version, preview, spec
 from ml_assets.assets.plots import roc_and_reliability
+from ml_assets.core.contract import ContractError
 from ml_assets.core.features import content_hash
 from ml_assets.core.splits import TooFewDays, split_by_day
 from ml_assets.core.tables import Champion, Model, TrainingSet
@@ -28,7 +29,9 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
     partitions_def = daily(use_case, environment.time_zone)
     settings = environment.training
     features_table = f"{use_case.name}/features"
-    model_code = code_version(use_case, "training.py", "bundle.py", "splits.py")
+    model_code = code_version(
+        use_case, "training.py", "bundle.py", "splits.py", settings=settings.model_dump_json()
+    )
 
     @dg.asset(
         **spec(
@@ -102,8 +105,8 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
     def model(
         context: dg.AssetExecutionContext,
         training_set: pd.DataFrame,
-        lake: Lake,
-        registry: Registry,
+        lake: dg.ResourceParam[Lake],
+        registry: dg.ResourceParam[Registry],
     ) -> pd.DataFrame:
         day = context.partition_key
         manifest = training_set.iloc[0].to_dict()
@@ -145,7 +148,8 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
                 metrics={"roc_auc": result.roc_auc, "log_loss": result.log_loss},
                 tags={"code_version": model_code, "content_hash": manifest["content_hash"]},
             )
-            registry.set_alias(use_case.name, "challenger", version)
+            if day >= max(lake.rows_per_day(f"{use_case.name}/model"), default=day):
+                registry.set_alias(use_case.name, "challenger", version)
         facts = bundle.facts
         context.log.info(f"version {version}: {result} after {facts['rounds']} rounds")
         context.add_output_metadata(
@@ -197,14 +201,19 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
         context: dg.AssetExecutionContext,
         training_set: pd.DataFrame,
         model: pd.DataFrame,
-        lake: Lake,
-        registry: Registry,
+        lake: dg.ResourceParam[Lake],
+        registry: dg.ResourceParam[Registry],
     ) -> pd.DataFrame:
         day = context.partition_key
         table = f"{use_case.name}/champion"
-        challenger = model.iloc[0].to_dict()
+        manifest, challenger = training_set.iloc[0].to_dict(), model.iloc[0].to_dict()
         decided = lake.rows_per_day(table)
         with clear_failures():
+            if manifest["content_hash"] != challenger["content_hash"]:
+                raise ContractError(
+                    f"the training set of {day} was made anew after its model. Materialise "
+                    f"{use_case.name}/model for {day}, then decide again."
+                )
             # The decision rests on the tables alone, never on the registry's alias, so that a run
             # which was cut short decides the same when it runs again.
             earlier = [known for known in decided if known < day]
@@ -214,7 +223,7 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
                 bundle = registry.load(use_case.name, previous["version"], previous["sha256"])
                 holdout = labelled_rows(
                     lake,
-                    training_set.iloc[0].to_dict(),
+                    manifest,
                     challenger["holdout_first_day"],
                     challenger["holdout_last_day"],
                 )

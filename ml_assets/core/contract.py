@@ -61,7 +61,8 @@ def judge(
         zone: The time zone of the days.
 
     Raises:
-        ContractError: A column of the contract is missing in the source.
+        ContractError: A column of the contract is missing in the source, or its instants have no
+            time zone.
     """
     wanted = [column for column in schema.columns if column != "day"]
     if missing := [column for column in wanted if column not in rows.columns]:
@@ -70,6 +71,12 @@ def judge(
             f"It returns: {', '.join(map(str, rows.columns))}. "
             "Mend the .sql file or the contract in schema.py."
         )
+    for name in (received_at, updated_at):
+        if pd.api.types.is_datetime64_dtype(rows[name].dtype):
+            raise ContractError(
+                f"{name} has no time zone, so nothing tells which day a row belongs to. Give it "
+                f"one in the .sql file: {name} AT TIME ZONE '{zone}' AS {name}"
+            )
     rows = rows[wanted].reset_index(drop=True)
     rows.insert(0, "day", _local_days(rows[received_at], zone))
     read, newest = rows["day"], pd.to_datetime(rows[updated_at], utc=True, errors="coerce")
@@ -174,6 +181,10 @@ def _read_as(values: pd.Series, dtype: Any) -> pd.Series:
     if _is_text(dtype):
         return values.where(values.map(type).eq(str) | values.isna())
     numbers = pd.to_numeric(values, errors="coerce")
+    if pd.api.types.is_integer_dtype(dtype):
+        # A value too large for the type must not wrap round into another, valid one.
+        bounds = np.iinfo(getattr(dtype, "numpy_dtype", dtype))
+        numbers = numbers.where(numbers.between(bounds.min, bounds.max))
     if pd.api.types.is_integer_dtype(numbers):
         return numbers
     numbers = numbers.where(np.isfinite(numbers.astype("float64")))

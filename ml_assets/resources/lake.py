@@ -8,14 +8,12 @@ exit with our pinned pyarrow (seen 2026-11).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-import dagster as dg
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -54,11 +52,18 @@ class Written:
         return sum(self.bytes_per_day.values())
 
 
-class Lake(dg.ConfigurableResource[Any]):
-    """Delta tables below one URL."""
+@dataclass(frozen=True)
+class Lake:
+    """Delta tables below one URL.
 
-    url: str
-    storage_options: dict[str, str]
+    Attributes:
+        url: A folder, or a place in an object store.
+        storage_options: What the object store needs to know; may be secret, and is never shown.
+        attempts: Tries at a commit that another writer overtook.
+    """
+
+    url: str = field(repr=False)
+    storage_options: dict[str, str] = field(repr=False)
     attempts: int
 
     def uri(self, table: str) -> str:
@@ -133,6 +138,8 @@ class Lake(dg.ConfigurableResource[Any]):
         )
         try:
             return tries(self._write_once, table, frame, first, last)
+        except LakeError:
+            raise
         except (DeltaError, OSError) as error:
             raise LakeError(
                 f"the table {table} cannot be written below {mask_url(self.url)}: {error}. Check "
@@ -157,11 +164,14 @@ class Lake(dg.ConfigurableResource[Any]):
 
     def _write_once(self, table: str, frame: pd.DataFrame, first: str, last: str) -> Written:
         delta = self._open(table)
-        if delta is not None and self._holds(delta, frame, first, last):
-            return self._written(delta, first, last, changed=False)
+        rows = to_arrow(frame)
+        if delta is not None:
+            _require_same_columns(table, delta, rows)
+            if self._holds(delta, frame, first, last):
+                return self._written(delta, first, last, changed=False)
         write_deltalake(
             self.uri(table),
-            to_arrow(frame),
+            rows,
             mode="overwrite",
             predicate=_between(first, last),
             partition_by=["day"],
@@ -175,8 +185,6 @@ class Lake(dg.ConfigurableResource[Any]):
         there = {day: rows for day, rows in there.items() if first <= day <= last and rows}
         if there != frame.groupby("day").size().to_dict():
             return False
-        if [field.name for field in delta.schema().fields] != list(frame.columns):
-            return False
         try:
             found = to_pandas(pa.table(delta.scan(predicate=_between(first, last))))
         except (DeltaError, OSError, pa.ArrowException):
@@ -189,6 +197,24 @@ class Lake(dg.ConfigurableResource[Any]):
             for name in ("num_records", "size_bytes")
         )
         return Written(delta.version(), rows, sizes, changed)
+
+
+def _require_same_columns(table: str, delta: DeltaTable, rows: pa.Table) -> None:
+    """Refuse rows of another shape: Delta would cut 1.5 to 1 to fit a column of whole numbers."""
+    there, new = (
+        {field.name: str(getattr(field.type, "type", field.type)) for field in schema.fields}
+        for schema in (delta.schema(), Schema.from_arrow(rows.schema))
+    )
+    if there != new:
+        names = [name for name in {**there, **new} if there.get(name) != new.get(name)]
+        changes = "; ".join(
+            f"{name}: {there.get(name, 'absent')} in the table, {new.get(name, 'absent')} now"
+            for name in names
+        )
+        raise LakeError(
+            f"the contract of {table} has changed ({changes}). Move the folders of the table, and "
+            "of those made from it, aside, and backfill their days."
+        )
 
 
 def _between(first: str, last: str) -> str:

@@ -9,6 +9,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,17 @@ class RegistryError(RuntimeError):
     """The registry cannot give or take a model; the message says which and what to do."""
 
 
-class Registry(dg.ConfigurableResource[Any]):
-    """Registers model bundles, and loads them with their hash checked."""
+@dataclass(frozen=True)
+class Registry:
+    """Registers model bundles, and loads them with their hash checked.
 
-    url: str
+    Attributes:
+        url: MLflow's database or server; may carry a password, and is never shown.
+        artifacts: Where models go while `url` is a database.
+        cache: A folder for local copies of models.
+    """
+
+    url: str = field(repr=False)
     artifacts: str
     cache: str
 

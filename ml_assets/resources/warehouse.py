@@ -9,11 +9,11 @@ had no release since March 2025.)
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import dagster as dg
 import pandas as pd
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
@@ -41,10 +41,18 @@ class Fingerprint(NamedTuple):
     newest: datetime | None
 
 
-class Warehouse(dg.ConfigurableResource[Any]):
-    """Reads windows of a source query, and per-day fingerprints of it."""
+@dataclass(frozen=True)
+class Warehouse:
+    """Reads windows of a source query, and per-day fingerprints of it.
 
-    url: str
+    Attributes:
+        url: Where it is; may carry a password, and is never shown.
+        time_zone: Decides which day an instant belongs to.
+        attempts: Tries at a connection that fails for a passing reason.
+        backoff_seconds: Pause before the second try; doubles each time, up to ten seconds.
+    """
+
+    url: str = field(repr=False)
     time_zone: str
     attempts: int
     backoff_seconds: float
@@ -103,7 +111,8 @@ class Warehouse(dg.ConfigurableResource[Any]):
     ) -> None:
         """Replace the rows of some windows, in one transaction; creates the table if need be.
 
-        For those who feed the warehouse: the simulator and tests. The platform itself only reads.
+        With no windows and no rows it only creates the table. For those who feed the warehouse:
+        the simulator and tests. The platform itself only reads.
         """
 
         def write(session: "_Session") -> None:
@@ -130,7 +139,7 @@ class Warehouse(dg.ConfigurableResource[Any]):
     def _run(self, work: Callable[["_Session"], T], *, writes: bool = False) -> T:
         tries = Retrying(
             stop=stop_after_attempt(self.attempts),
-            wait=wait_exponential(multiplier=self.backoff_seconds),
+            wait=wait_exponential(multiplier=self.backoff_seconds, max=10),
             retry=retry_if_exception_type(WarehouseUnavailable),
             reraise=True,
         )
@@ -250,7 +259,9 @@ def _sqlalchemy_session(url: str) -> Iterator[_Session]:
         ) from error
     with_driver = re.sub(r"^postgresql://", "postgresql+psycopg://", url)
     try:
-        engine = sa.create_engine(with_driver, poolclass=sa.pool.NullPool)
+        engine = sa.create_engine(
+            with_driver, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": 10}
+        )
     except (sa.exc.ArgumentError, ValueError):
         # Without the cause: it may quote a part of the password.
         raise WarehouseError(

@@ -77,6 +77,16 @@ def test_training_before_any_features_says_what_to_do(platform: Platform) -> Non
         platform.run("training", LAST)
 
 
+def test_a_model_older_than_its_training_set_is_not_judged(trained: Platform) -> None:
+    model = trained.table("model", LAST)
+    trained.lake.write("claims/model", model.assign(content_hash="another"), LAST, LAST)
+    try:
+        with pytest.raises(RunFailed, match=r"made anew after its model. Materialise claims/model"):
+            trained.run("training", LAST, only="champion")
+    finally:
+        trained.lake.write("claims/model", model, LAST, LAST)
+
+
 @dataclass(frozen=True)
 class History:
     """What the gate decided, day by day, and which version served after each decision."""

@@ -54,6 +54,8 @@ def with_value(rows: pd.DataFrame, column: str, value: Any, position: int = 7) -
         ("updated_at", None, "missing_value", None),
         ("n_dependents", "three", "wrong_type", "three"),
         ("age", 41.5, "wrong_type", "41.5"),
+        ("age", "1e30", "wrong_type", "1e30"),
+        ("claim_status", 257, "wrong_type", "257"),
         ("marital_status", 3, "wrong_type", "3"),
         ("financial_hist_1", float("inf"), "wrong_type", "inf"),
         ("age", 150, "out_of_range", "150"),
@@ -135,6 +137,14 @@ def test_a_day_without_rows_has_an_account_of_zeroes(clean_rows: pd.DataFrame) -
 def test_a_missing_column_is_named(clean_rows: pd.DataFrame) -> None:
     with pytest.raises(ContractError, match=r"returns no column 'income'. It returns: appl"):
         judge_claims(clean_rows.drop(columns="income"))
+
+
+@pytest.mark.parametrize("column", ["received_at", "updated_at"])
+def test_instants_without_a_time_zone_are_refused(clean_rows: pd.DataFrame, column: str) -> None:
+    naive = pd.to_datetime(clean_rows[column]).dt.tz_localize(None)
+
+    with pytest.raises(ContractError, match=f"{column} has no time zone.*AT TIME ZONE 'Europe/Lo"):
+        judge_claims(clean_rows.assign(**{column: naive}))
 
 
 def test_a_column_that_the_contract_does_not_know_is_ignored(clean_rows: pd.DataFrame) -> None:

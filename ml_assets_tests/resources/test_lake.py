@@ -362,3 +362,23 @@ def test_tables_of_one_lake_do_not_share_rows(lake: Lake) -> None:
 
     assert_holds(lake, rows(MONDAY))
     assert lake.rows_per_day("claims/raw") == {TUESDAY: 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"amount": [1.5]}, "amount: .* in the table, .* now"),
+        ({"extra": ["x"]}, "extra: absent in the table, string now"),
+    ],
+)
+def test_rows_of_another_shape_are_refused_and_nothing_is_written(
+    tmp_path: Path, change: dict[str, list[object]], told: str
+) -> None:
+    lake = Lake(url=str(tmp_path), storage_options={}, attempts=2)
+    rows = pd.DataFrame({"day": ["2026-01-05"], "amount": [1]})
+    lake.write("claims/shape", rows, "2026-01-05", "2026-01-05")
+
+    with pytest.raises(LakeError, match=f"contract of claims/shape has changed .*{told}"):
+        lake.write("claims/shape", rows.assign(**change), "2026-01-05", "2026-01-05")
+
+    pd.testing.assert_frame_equal(lake.read("claims/shape", "2026-01-05", "2026-01-05"), rows)

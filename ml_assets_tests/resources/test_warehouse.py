@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -205,7 +206,7 @@ def test_days_on_which_the_clocks_change_hold_all_their_hours(
 
 def test_the_time_zone_of_the_warehouse_decides_the_day(warehouse: Warehouse) -> None:
     replace(warehouse, frame(row(datetime(2026, 6, 1, 20, tzinfo=UTC))), window(MONDAY))
-    tokyo = Warehouse(**{**warehouse.model_dump(), "time_zone": "Asia/Tokyo"})
+    tokyo = dataclasses.replace(warehouse, time_zone="Asia/Tokyo")
 
     assert list(fingerprints(tokyo, window(MONDAY))) == [TUESDAY]
 

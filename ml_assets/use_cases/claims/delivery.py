@@ -16,7 +16,12 @@ from ml_assets.resources.warehouse import Warehouse
 from ml_assets.use_cases.claims.simulator import TABLE_COLUMNS, changes_between, rows_as_of
 
 TABLE = "claims.ds_dataset"
+_MARKER = "claims.ds_dataset_is_simulated"  # a table whose presence allows us to replace rows
 _WINDOW = f"SELECT * FROM {TABLE} WHERE received_at >= :start AND received_at < :end"  # noqa: S608
+
+
+class NotSimulated(ValueError):
+    """The table belongs to somebody else."""
 
 
 def delivered_days(warehouse: Warehouse, environment: Environment) -> list[str]:
@@ -55,9 +60,13 @@ def deliver(
 
     Returns:
         The days whose rows changed, oldest first; none if all has arrived already.
+
+    Raises:
+        NotSimulated: The table is there, and the simulator did not make it.
     """
     zone = environment.zone
     simulator: dict[str, Any] = {"time_zone": environment.time_zone, **shape}
+    _claim_table(warehouse)
     there = delivered_days(warehouse, environment)
     newest = max([*there, last.isoformat()])
     until = day_end(newest, zone)
@@ -78,6 +87,24 @@ def deliver(
         received_at="received_at",
     )
     return changed
+
+
+def _claim_table(warehouse: Warehouse) -> None:
+    """Mark the table as the simulator's own before it exists, or refuse to touch another's.
+
+    Raises:
+        NotSimulated: The table is there, and the simulator did not make it.
+    """
+    if warehouse.exists(_MARKER):
+        return
+    if warehouse.exists(TABLE):
+        raise NotSimulated(
+            f"the warehouse holds a table {TABLE} that this simulator did not make, and its rows "
+            "would be replaced. Nothing was changed. Unset ML_ASSETS_WAREHOUSE_URL to simulate in "
+            "an embedded warehouse."
+        )
+    nothing = pd.DataFrame({"note": pd.Series(dtype=object)})
+    warehouse.replace(_MARKER, {"note": "VARCHAR"}, nothing, [], received_at="note")
 
 
 def next_days(there: Sequence[str], days: int) -> tuple[date, date]:

@@ -1,0 +1,46 @@
+"""How simulated applications arrive: in one transaction, and never over somebody else's rows."""
+
+from datetime import date
+
+import duckdb
+import pytest
+
+from ml_assets.use_cases.claims.delivery import TABLE, NotSimulated, delivered_days
+from ml_assets_tests.conftest import Platform
+
+FILE = "warehouse.duckdb"
+
+
+def test_days_arrive_once(platform: Platform) -> None:
+    first = platform.arrive("2026-01-05", "2026-01-07")
+    again = platform.arrive("2026-01-05", "2026-01-07")
+
+    assert first == ["2026-01-05", "2026-01-06", "2026-01-07"]
+    assert again == []
+    assert delivered_days(platform.warehouse, platform.environment) == first
+
+
+def test_days_missing_before_are_filled_in_as_of_the_same_clock(platform: Platform) -> None:
+    platform.arrive("2026-01-07", "2026-01-08")
+
+    assert platform.arrive("2026-01-05", "2026-01-08") == ["2026-01-05", "2026-01-06"]
+
+
+def test_a_table_of_somebody_else_is_never_touched(platform: Platform) -> None:
+    with duckdb.connect(str(platform.environment.home / FILE)) as connection:
+        connection.execute("CREATE SCHEMA claims")
+        connection.execute(f"CREATE TABLE {TABLE} AS SELECT 'REAL-1' AS application_id")
+
+    with pytest.raises(NotSimulated, match=r"did not make.*Nothing was changed"):
+        platform.arrive("2026-01-05", "2026-01-05")
+
+    with duckdb.connect(str(platform.environment.home / FILE), read_only=True) as connection:
+        assert connection.execute(f"SELECT * FROM {TABLE}").fetchall() == [("REAL-1",)]
+        tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+    assert tables == [("ds_dataset",)]
+
+
+def test_every_day_of_the_range_has_rows(platform: Platform) -> None:
+    days = platform.arrive("2026-03-28", "2026-03-30")
+
+    assert [date.fromisoformat(day).day for day in days] == [28, 29, 30]
