@@ -4,11 +4,14 @@ Errors that a person can mend end in one message and exit code 1, never in a tra
 """
 
 import os
+import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +27,15 @@ from ml_assets.environment import (
     load_environment,
     masked,
 )
+
+
+class Job(StrEnum):
+    """The jobs of a use case."""
+
+    INGESTION = "ingestion"
+    SCORING = "scoring"
+    TRAINING = "training"
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -68,14 +80,17 @@ def demo(
     Lets applications arrive in an embedded warehouse, materialises raw data and features, trains a
     model, and scores the last 14 days, all on a persistent Dagster instance. Run it again and it
     continues: what is there stays, what is missing or changed is made.
+
+    It never touches a table that the simulator did not make.
     """
     with _clear_errors():
-        environment = _environment("dev", home)
+        environment = _simulated_environment(home)
         import dagster as dg
 
-        from ml_assets.demo import run_demo, show
+        from ml_assets.demo import check_size, run_demo, show
         from ml_assets.home import prepare_home
 
+        check_size(environment, days, _now())
         prepare_home(environment)
         with dg.DagsterInstance.get() as instance:
             summary = run_demo(environment, instance, days=days, now=_now(), console=console)
@@ -93,9 +108,7 @@ def simulate(
     With the UI running, the sensor finds the changed days and scores them within a minute.
     """
     with _clear_errors():
-        environment = _environment("dev", home)
-        from datetime import date
-
+        environment = _simulated_environment(home)
         from ml_assets.build import resources
         from ml_assets.changes import today
         from ml_assets.use_cases.claims.delivery import deliver, delivered_days, next_days
@@ -122,6 +135,50 @@ def simulate(
 
 
 @app.command()
+def run(
+    job: Annotated[Job, typer.Argument(help="What to run.")],
+    day: Annotated[str, typer.Option("--day", help="The day, YYYY-MM-DD.")],
+    to: Annotated[
+        str | None, typer.Option("--to", help="Last day of a range that begins with --day.")
+    ] = None,
+    env: EnvOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Materialise a day, or a range of days, now and in this process.
+
+    **ingestion** reads from the warehouse to features, **scoring** goes on to predictions with the
+    champion of now, **training** trains as of the day and lets the gate decide who serves.
+
+    The same as *Materialize* in the UI; running it again is always safe.
+    """
+    with _clear_errors():
+        environment = _environment(env, home)
+        import dagster as dg
+
+        from ml_assets.build import build_definitions
+        from ml_assets.home import prepare_home
+        from ml_assets.runs import run_days
+        from ml_assets.use_cases.claims.use_case import CLAIMS
+
+        days = _all_days(_day(day), _day(to or day))
+        # The range of a training is a sequence: each champion is judged against the one before.
+        spans = [(each, each) for each in days] if job == Job.TRAINING else [(days[0], days[-1])]
+        name = f"{CLAIMS.name}_{job.value}"
+        prepare_home(environment)
+        with dg.DagsterInstance.get() as instance, console.status(f"{name} …") as shown:
+            for first, last in spans:
+                run_days(
+                    build_definitions(environment),
+                    instance,
+                    name,
+                    first,
+                    last,
+                    on_event=lambda event: shown.update(f"{name}: {event.step_key or '…'}"),
+                )
+        console.print(f"{name} is done for {_days(days)}")
+
+
+@app.command()
 def config(env: EnvOption = None, home: HomeOption = None) -> None:
     """Print the effective configuration of an environment, secrets masked."""
     with _clear_errors():
@@ -143,9 +200,10 @@ def status(env: EnvOption = None, home: HomeOption = None) -> None:
         from ml_assets.status import platform_status
 
         if not environment.dagster_home.exists():
+            begin = "Run `ml-assets demo`" if environment.name == "dev" else "Run `ml-assets ui`"
             raise ValueError(
-                f"there is nothing in {environment.home} yet. Run `ml-assets demo`, or name "
-                "another folder with --home."
+                f"there is nothing in {environment.home} yet. {begin}, or name another folder "
+                "with --home."
             )
         prepare_home(environment)
         with dg.DagsterInstance.get() as instance:
@@ -161,6 +219,8 @@ def status(env: EnvOption = None, home: HomeOption = None) -> None:
             console.print(f"Champion: {use_case.champion}")
             console.print(f"Changed in the source, not yet read: {_days(use_case.changed)}")
             console.print(f"Last run: {use_case.last_run}")
+            if use_case.last_failure:
+                console.print(f"Last failure: {use_case.last_failure}", style="red")
 
 
 @app.command()
@@ -189,6 +249,7 @@ def ui(
                 "file with --workspace"
             )
         prepare_home(environment)
+        _require_free(port)
         serve_alone(environment)
         with dg.DagsterInstance.get() as instance:
             close_dead_runs(instance, without_daemon=True)
@@ -200,6 +261,8 @@ def ui(
         "PYTHONWARNINGS": "ignore:Function `dev_command` is superseded",
     }
     console.print(f"Opening http://127.0.0.1:{port} (stop with Ctrl-C) …")
+    # A shell that starts us in the background lets us ignore Ctrl-C, and Dagster after us.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # In place of this process, so that Ctrl-C and signals reach Dagster itself.
     os.execvpe(command[0], command, environ)  # noqa: S606
 
@@ -239,6 +302,27 @@ def _environment(name: str | None, home: Path | None) -> Environment:
     return load_environment(name, environ=environ)
 
 
+def _simulated_environment(home: Path | None) -> Environment:
+    environment = _environment(None, home)
+    if environment.name != "dev":
+        raise ValueError(
+            f"simulated applications have no place in {environment.name}: they are for dev. "
+            "Unset ML_ASSETS_ENV."
+        )
+    return environment
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise ValueError(
+                f"port {port} is taken on 127.0.0.1. Choose another: --port {port + 1}"
+            ) from None
+
+
 def _ui_command(environment: Environment) -> str:
     if environment.home == Path(".ml_assets").resolve():
         return "make ui"
@@ -249,6 +333,21 @@ def _now() -> datetime:
     return datetime.fromtimestamp(time.time(), UTC)
 
 
+def _day(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise ValueError(f"{text!r} is not a day: expected YYYY-MM-DD") from None
+
+
+def _all_days(first: str, last: str) -> list[str]:
+    from ml_assets.partitions import days_between
+
+    if last < first:
+        raise ValueError(f"--to {last} is before --day {first}")
+    return days_between(date.fromisoformat(first), date.fromisoformat(last))
+
+
 def _days(days: Any) -> str:
     """Days for a person: ranges, and at most three of them."""
     from ml_assets.partitions import ranges
@@ -257,4 +356,4 @@ def _days(days: Any) -> str:
     if not found:
         return "–"
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return ", ".join(found[-3:]) + more
+    return f"{len(days)}: " + ", ".join(found[-3:]) + more

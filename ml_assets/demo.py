@@ -48,6 +48,27 @@ def fewest_days(use_case: UseCase, environment: Environment) -> int:
     return use_case.label_maturity_days + settings.validation_days + settings.holdout_days + 1
 
 
+def check_size(environment: Environment, days: int, now: datetime) -> None:
+    """Refuse a demo with too few days for a model, or more than there are since the start date.
+
+    Raises:
+        ValueError: Naming the number of days that would do.
+    """
+    fewest = fewest_days(CLAIMS, environment)
+    if days < fewest:
+        raise ValueError(
+            f"--days {days} is too few: outcomes take {CLAIMS.label_maturity_days} days to "
+            f"mature, and a model needs {fewest - CLAIMS.label_maturity_days} matured days. "
+            f"Use --days {fewest} or more."
+        )
+    most = (today(environment, now) - CLAIMS.start_date).days
+    if days > most:
+        raise ValueError(
+            f"--days {days} reaches back before {CLAIMS.start_date}, where the platform's "
+            f"partitions start. Use --days {most} or fewer."
+        )
+
+
 def run_demo(
     environment: Environment,
     instance: dg.DagsterInstance,
@@ -59,13 +80,13 @@ def run_demo(
     """Let `days` days arrive, ending yesterday, and bring every asset up to date.
 
     Raises:
-        ValueError: Too few days for a model, or more than there are since the start date.
+        ValueError: See `check_size`.
         RunFailed: A run failed.
     """
     use_case = CLAIMS
     yesterday = today(environment, now) - timedelta(days=1)
     first = yesterday - timedelta(days=days - 1)
-    _check_size(use_case, environment, first, days)
+    check_size(environment, days, now)
     doors = resources(environment)
     warehouse, lake = doors["warehouse"], doors["lake"]
     definitions = build_definitions(environment)
@@ -141,6 +162,8 @@ def run_demo(
 def show(summary: Summary, environment: Environment, console: Console, ui_command: str) -> None:
     """Print the summary, and what to do next."""
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in (
         ("Days", f"{summary.days}"),
         ("Rows", f"{summary.rows:,}"),
@@ -157,22 +180,6 @@ def show(summary: Summary, environment: Environment, console: Console, ui_comman
     console.print(Panel(table, title="The claims platform is up to date", expand=False))
     console.print(f"Open the UI: [bold]{ui_command}[/bold]   (then http://127.0.0.1:3000)")
     console.print("While it runs, let a day arrive: [bold]ml-assets simulate --days 1[/bold]")
-
-
-def _check_size(use_case: UseCase, environment: Environment, first: date, days: int) -> None:
-    fewest = fewest_days(use_case, environment)
-    if days < fewest:
-        raise ValueError(
-            f"--days {days} is too few: outcomes take {use_case.label_maturity_days} days to "
-            f"mature, and a model needs {fewest - use_case.label_maturity_days} matured days. "
-            f"Use --days {fewest} or more."
-        )
-    if first < use_case.start_date:
-        most = days - (use_case.start_date - first).days
-        raise ValueError(
-            f"--days {days} reaches back before {use_case.start_date}, where the platform's "
-            f"partitions start. Use --days {most} or fewer."
-        )
 
 
 def _summarise(use_case: UseCase, environment: Environment, day: str) -> Summary:

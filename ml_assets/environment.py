@@ -6,7 +6,7 @@ case is (its contract, its query, its policies) belongs in `ml_assets.use_case`,
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -48,6 +48,15 @@ def _time_of_day(text: str) -> str:
     return text
 
 
+def _begins_with(*starts: str) -> Callable[[str], str]:
+    def check(url: str) -> str:
+        if not url.startswith(starts):
+            raise ValueError(f"expected a URL that begins with {' or '.join(starts)}")
+        return url
+
+    return check
+
+
 TimeOfDay = Annotated[str, AfterValidator(_time_of_day)]
 
 
@@ -58,7 +67,7 @@ class _Section(BaseModel):
 class WarehouseSettings(_Section):
     """Where applications arrive."""
 
-    url: str = Field(pattern=r"^(duckdb|postgresql)://")
+    url: Annotated[str, AfterValidator(_begins_with("duckdb:///", "postgresql://"))]
     attempts: int = Field(ge=1, le=20)
     backoff_seconds: float = Field(ge=0, le=60)
 
@@ -74,7 +83,9 @@ class LakeSettings(_Section):
 class RegistrySettings(_Section):
     """Where models are registered."""
 
-    url: str = Field(pattern=r"^(sqlite|postgresql|https?)://")
+    url: Annotated[
+        str, AfterValidator(_begins_with("sqlite:///", "postgresql://", "http://", "https://"))
+    ]
     artifacts: str
     cache: str
 
@@ -215,6 +226,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _from_variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    for variable in environ:
+        if variable.startswith("ML_ASSETS_") and variable not in {*VARIABLES, "ML_ASSETS_ENV"}:
+            raise InvalidEnvironment(
+                f"environment variables: {variable}: unknown; expected one of ML_ASSETS_ENV, "
+                f"{', '.join(VARIABLES)}"
+            )
     layer: dict[str, Any] = {}
     for variable, keys in VARIABLES.items():
         if place := environ.get(variable):

@@ -29,8 +29,8 @@ class StageState:
     """The days of one asset.
 
     Attributes:
-        present: Days that are materialised and up to date.
-        stale: Days that are materialised, but older than what they are made from.
+        present: Days that are materialised.
+        stale: Those of them that are older than what they are made from.
         failed: Days whose last run failed.
     """
 
@@ -79,7 +79,7 @@ def stage_state(
         or {}
     )
     return StageState(
-        present=[day for day in materialised if day not in old],
+        present=materialised,
         stale=sorted(old),
         failed=sorted(day for day, value in status.items() if value and value.value == "FAILED"),
     )

@@ -8,6 +8,7 @@ import dagster as dg
 from ml_assets.build import USE_CASES, resources
 from ml_assets.changes import changed_days, extracted_fingerprints, source_fingerprints
 from ml_assets.environment import Environment
+from ml_assets.failures import cause
 from ml_assets.partitions import daily
 from ml_assets.resources.lake import Lake
 from ml_assets.state import LINEAGE, StageState, stage_state
@@ -24,6 +25,7 @@ class UseCaseStatus:
         champion: Who serves, and since when, as a sentence.
         changed: Days whose source changed and is not extracted yet.
         last_run: The newest run, as a sentence.
+        last_failure: The newest failure and its cause, if an asset has failed days.
     """
 
     name: str
@@ -31,6 +33,7 @@ class UseCaseStatus:
     champion: str
     changed: list[str]
     last_run: str
+    last_failure: str | None
 
 
 def platform_status(
@@ -51,16 +54,19 @@ def platform_status(
             )
         )
         partitions_def = daily(use_case, environment.time_zone)
+        stages = {
+            stage: stage_state(instance, use_case, stage, changed, partitions_def)
+            for stage in LINEAGE
+        }
+        any_failed = any(state.failed for state in stages.values())
         found.append(
             UseCaseStatus(
                 name=use_case.name,
-                stages={
-                    stage: stage_state(instance, use_case, stage, changed, partitions_def)
-                    for stage in LINEAGE
-                },
+                stages=stages,
                 champion=_champion(use_case, doors["lake"]),
                 changed=changed,
                 last_run=_last_run(instance),
+                last_failure=_last_failure(instance) if any_failed else None,
             )
         )
     return found
@@ -78,13 +84,28 @@ def _champion(use_case: UseCase, lake: Lake) -> str:
 
 
 def _last_run(instance: dg.DagsterInstance) -> str:
-    runs = instance.get_run_records(limit=1)
-    if not runs:
-        return "none"
-    run = runs[0].dagster_run
-    tags = run.tags
-    first = tags.get("dagster/partition") or tags.get("dagster/asset_partition_range_start", "")
-    last = tags.get("dagster/asset_partition_range_end", first)
+    records = instance.get_run_records(limit=1)
+    return _describe(records[0]) if records else "none"
+
+
+def _last_failure(instance: dg.DagsterInstance) -> str | None:
+    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
+    for record in instance.get_run_records(failed, limit=1):
+        events = instance.all_logs(
+            record.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE
+        )
+        causes = [cause(entry.dagster_event) for entry in events if entry.dagster_event]
+        return "\n".join([_describe(record), *causes[:1]])
+    return None
+
+
+def _describe(record: dg.RunRecord) -> str:
+    run = record.dagster_run
+    first = run.tags.get("dagster/partition") or run.tags.get(
+        "dagster/asset_partition_range_start", ""
+    )
+    last = run.tags.get("dagster/asset_partition_range_end", first)
     days = first if first == last else f"{first} to {last}"
-    started = runs[0].create_timestamp.astimezone().strftime("%Y-%m-%d %H:%M")
-    return f"{run.job_name} of {days}: {run.status.value.lower()}, {started}, run {run.run_id[:8]}"
+    created = record.create_timestamp.astimezone().strftime("%Y-%m-%d %H:%M")
+    state = run.status.value.lower().replace("_", " ")
+    return f"{run.job_name} of {days}: {state}, {created}, run {run.run_id[:8]}"

@@ -24,7 +24,7 @@ def call(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
-@pytest.mark.parametrize("command", ["demo", "simulate", "config", "status", "ui"])
+@pytest.mark.parametrize("command", ["demo", "simulate", "run", "config", "status", "ui"])
 def test_help_teaches_each_command(command: str) -> None:
     overview, own = call("--help"), call(command, "--help")
 
@@ -113,3 +113,52 @@ def test_the_ui_outside_the_project_says_so() -> None:
 
     assert result.exit_code == 1
     assert "no workspace file workspace.yaml" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--day", "yesterday"], "'yesterday' is not a day: expected YYYY-MM-DD"),
+        (["--day", "2026-01-05", "--to", "2026-01-04"], "--to 2026-01-04 is before --day"),
+        (["--day", "2024-01-05"], "2024-01-05 is outside the days of claims_scoring"),
+        (["--day", "2026-01-05"], "warehouse.duckdb does not exist"),
+    ],
+)
+def test_run_refuses_what_it_cannot_do(arguments: list[str], told: str) -> None:
+    result = call("run", "scoring", *arguments)
+
+    assert result.exit_code == 1
+    assert told in result.output
+
+
+def test_simulated_applications_have_no_place_in_prod(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ML_ASSETS_ENV", "prod")
+
+    for command in ("demo", "simulate"):
+        result = call(command)
+        assert result.exit_code == 1
+        assert "no place in prod" in result.output
+
+
+def test_a_mistyped_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ML_ASSETS_WAREHOUS_URL", "duckdb:///x")
+
+    result = call("config")
+
+    assert result.exit_code == 1
+    assert "ML_ASSETS_WAREHOUS_URL: unknown; expected one of ML_ASSETS_ENV" in result.output
+
+
+def test_a_taken_port_is_told_with_another(tmp_path: Path) -> None:
+    import socket
+
+    (tmp_path / "workspace.yaml").write_text("load_from: []")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        result = call("ui", "--port", str(port))
+
+    assert result.exit_code == 1
+    assert f"port {port} is taken on 127.0.0.1. Choose another: --port {port + 1}" in result.output

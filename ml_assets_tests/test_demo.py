@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -108,9 +109,30 @@ def test_status_tells_where_things_stand_before_and_after_a_simulated_day(
 
     assert "Changed in the source, not yet read: –" in quiet
     assert re.search(r"outcomes or corrections arrived for 4\d earlier days", arrived)
-    assert re.search(r"not yet read: 20\d\d-\d\d-\d\d … 20\d\d", changed)
-    assert re.search(r"features +│ +\d+ +│ \S+ +│ 20\d\d-\d\d-\d\d …", changed)
+    assert re.search(r"not yet read: 4\d: 20\d\d-\d\d-\d\d … 20\d\d", changed)
+    assert re.search(r"features +│ 53 +│ \S+ +│ 4\d: 20\d\d-\d\d-\d\d …", changed)
     assert "does not run ahead of the calendar" in ahead
     assert "Changed in the source, not yet read: –" in mended
     assert re.search(r"claims version 1, since \S+ \(first\)", mended)
     assert "success" in mended
+
+
+def test_a_day_that_breaks_the_contract_is_told_by_run_and_status(told: str, home: Path) -> None:
+    import duckdb
+
+    day = (date.today() - timedelta(days=3)).isoformat()
+    with duckdb.connect(str(home / "warehouse.duckdb")) as connection:
+        connection.execute(
+            "UPDATE claims.ds_dataset SET marital_status = 'Z', updated_at = now() "
+            "WHERE CAST(received_at AT TIME ZONE 'Europe/London' AS DATE) = CAST(? AS DATE)",
+            [day],
+        )
+
+    failed = ml_assets("run", "ingestion", "--day", day, "--home", str(home), check=False)
+    status = ml_assets("status", "--home", str(home))
+
+    assert f"Error: {day}: 100.0% of the rows break the contract" in failed
+    assert "for example marital_status = 'Z'" in failed
+    assert re.search(rf"raw +│ .*│ 1: {day} +│", status)
+    assert f"Last failure: claims_ingestion of {day}: failure" in status
+    assert "unknown_category in marital_status" in status

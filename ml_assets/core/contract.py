@@ -123,8 +123,9 @@ def refuse_bad_days(judged: Judged, max_bad_share: float) -> None:
     for day, bad_share in share[share > max_bad_share].groupby(account["day"]).first().items():
         reasons = judged.quarantine[judged.quarantine["day"] == day]
         worst = reasons.value_counts(["reason", "column"]).head(3)
+        reason, column = worst.index[0]
         text = ", ".join(f"{count} x {reason} in {col}" for (reason, col), count in worst.items())
-        example = reasons.iloc[0]
+        example = reasons[(reasons["reason"] == reason) & (reasons["column"] == column)].iloc[0]
         lines.append(
             f"{day}: {bad_share:.1%} of the rows break the contract ({text}; "
             f"for example {example['column']} = {example['value']!r})"

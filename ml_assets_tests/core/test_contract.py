@@ -156,9 +156,13 @@ def test_a_column_that_the_contract_does_not_know_is_ignored(clean_rows: pd.Data
 
 def test_a_day_with_too_many_bad_rows_is_refused_by_name(clean_rows: pd.DataFrame) -> None:
     broken = clean_rows.copy()
-    broken.loc[:19, "age"] = 200
+    broken.loc[0, "bmi"] = 1
+    broken.loc[1:19, "age"] = 200
     judged = judge_claims(broken)
 
     refuse_bad_days(judged, 0.10)
-    with pytest.raises(ContractError, match=r"2026-01-06: 10\.0% .*20 x out_of_range in age.*200"):
+    with pytest.raises(
+        ContractError,
+        match=r"2026-01-06: 10\.0% .*19 x out_of_range in age.*for example age = .200",
+    ):
         refuse_bad_days(judged, 0.09)
