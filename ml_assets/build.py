@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from ml_assets.assets.champion import champion_asset
 from ml_assets.assets.common import without_preview_warnings
 from ml_assets.assets.extraction import extraction_assets
 from ml_assets.assets.features import features_asset
@@ -57,6 +58,7 @@ def _use_case_definitions(use_case: UseCase, environment: Environment) -> dg.Def
             extraction_assets(use_case, environment),
             features_asset(use_case, environment),
             *training_assets(use_case, environment),
+            champion_asset(use_case, environment),
             predictions_asset(use_case, environment),
         ],
         asset_checks=[volume_check(use_case, environment)],

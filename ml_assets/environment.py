@@ -125,6 +125,15 @@ class TrainingSettings(_Section):
     parameters: dict[str, int | float | str]
 
 
+class GateSettings(_Section):
+    """When a challenger takes the champion's place."""
+
+    confidence: float = Field(ge=0.5, lt=1)
+    resamples: int = Field(ge=100)
+    margin: float = Field(ge=0)
+    refresh_after_days: int = Field(ge=1)
+
+
 class Environment(_Section):
     """Everything that may differ between a laptop and production."""
 
@@ -138,6 +147,7 @@ class Environment(_Section):
     schedules: ScheduleSettings
     sensor: SensorSettings
     training: TrainingSettings
+    gate: GateSettings
 
     @property
     def zone(self) -> ZoneInfo:

@@ -1,6 +1,6 @@
-"""From `features` to a champion: the training set's manifest, the model, and who serves.
+"""From `features` to a challenger: the training set's manifest, and the model trained on it.
 
-All three are daily *as-of* assets: the partition of day D uses nothing that was not final by D.
+Both are daily *as-of* assets: the partition of day D uses nothing that was not final by D.
 """
 
 from dataclasses import asdict
@@ -11,11 +11,10 @@ import pandas as pd
 
 from ml_assets.assets.common import code_version, preview, spec
 from ml_assets.assets.plots import roc_and_reliability
-from ml_assets.core.contract import ContractError
 from ml_assets.core.features import content_hash
 from ml_assets.core.splits import TooFewDays, split_by_day
-from ml_assets.core.tables import Champion, Model, TrainingSet
-from ml_assets.core.training import evaluate, fit, is_not_worse
+from ml_assets.core.tables import Model, TrainingSet
+from ml_assets.core.training import evaluate, fit
 from ml_assets.environment import Environment
 from ml_assets.failures import clear_failures
 from ml_assets.partitions import daily, training_window
@@ -24,11 +23,19 @@ from ml_assets.resources.registry import Registry
 from ml_assets.use_case import UseCase, columns
 
 
+def labelled_rows(
+    use_case: UseCase, lake: Lake, manifest: dict[str, Any], first: str, last: str
+) -> pd.DataFrame:
+    """Feature rows with a known outcome, at the table version that a manifest pins."""
+    version = manifest["table_version"]
+    frame = lake.read(f"{use_case.name}/features", first, last, version=version)
+    return frame[frame[use_case.target].notna()]
+
+
 def training_assets(use_case: UseCase, environment: Environment) -> list[dg.AssetsDefinition]:
-    """Build `training_set`, `model` and `champion` of a use case."""
+    """Build `training_set` and `model` of a use case."""
     partitions_def = daily(use_case, environment.time_zone)
     settings = environment.training
-    features_table = f"{use_case.name}/features"
     model_code = code_version(
         use_case, "training.py", "bundle.py", "splits.py", settings=settings.model_dump_json()
     )
@@ -84,11 +91,6 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
             }
         )
 
-    def labelled_rows(lake: Lake, manifest: dict[str, Any], first: str, last: str) -> pd.DataFrame:
-        """Rows with a known outcome, at the table version that a manifest pins."""
-        frame = lake.read(features_table, first, last, version=manifest["table_version"])
-        return frame[frame[use_case.target].notna()]
-
     @dg.asset(
         **spec(
             use_case,
@@ -111,7 +113,9 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
         day = context.partition_key
         manifest = training_set.iloc[0].to_dict()
         with clear_failures():
-            frame = labelled_rows(lake, manifest, manifest["first_day"], manifest["last_day"])
+            frame = labelled_rows(
+                use_case, lake, manifest, manifest["first_day"], manifest["last_day"]
+            )
             split = split_by_day(
                 frame["day"].unique(),
                 validation_days=settings.validation_days,
@@ -181,80 +185,4 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
             }
         )
 
-    @dg.asset(
-        **spec(
-            use_case,
-            "champion",
-            "Who serves from this day on: the challenger, unless the model that served before has "
-            "the smaller log loss on the same holdout",
-            Champion.to_schema(),
-            kinds={"mlflow", "deltalake"},
-        ),
-        code_version=code_version(use_case, "training.py"),
-        partitions_def=partitions_def,
-        ins={
-            "training_set": dg.AssetIn(key=[use_case.name, "training_set"]),
-            "model": dg.AssetIn(key=[use_case.name, "model"]),
-        },
-    )
-    def champion(
-        context: dg.AssetExecutionContext,
-        training_set: pd.DataFrame,
-        model: pd.DataFrame,
-        lake: dg.ResourceParam[Lake],
-        registry: dg.ResourceParam[Registry],
-    ) -> pd.DataFrame:
-        day = context.partition_key
-        table = f"{use_case.name}/champion"
-        manifest, challenger = training_set.iloc[0].to_dict(), model.iloc[0].to_dict()
-        decided = lake.rows_per_day(table)
-        with clear_failures():
-            if manifest["content_hash"] != challenger["content_hash"]:
-                raise ContractError(
-                    f"the training set of {day} was made anew after its model. Materialise "
-                    f"{use_case.name}/model for {day}, then decide again."
-                )
-            # The decision rests on the tables alone, never on the registry's alias, so that a run
-            # which was cut short decides the same when it runs again.
-            earlier = [known for known in decided if known < day]
-            decision, serving, previous, previous_log_loss = "first", challenger, None, None
-            if earlier:
-                previous = lake.read(table, max(earlier), max(earlier)).iloc[0].to_dict()
-                bundle = registry.load(use_case.name, previous["version"], previous["sha256"])
-                holdout = labelled_rows(
-                    lake,
-                    manifest,
-                    challenger["holdout_first_day"],
-                    challenger["holdout_last_day"],
-                )
-                result = evaluate(bundle, holdout, use_case.target, settings.threads)
-                previous_log_loss = result.log_loss
-                promoted = is_not_worse(challenger["log_loss"], previous_log_loss)
-                decision, serving = ("promoted", challenger) if promoted else ("kept", previous)
-            if day >= max(decided, default=day):
-                registry.set_alias(use_case.name, "champion", serving["version"])
-        context.log.info(f"{decision}: version {serving['version']} serves from {day}")
-        context.add_output_metadata(
-            {
-                "decision": decision,
-                "version": serving["version"],
-                "challenger_log_loss": challenger["log_loss"],
-                "previous_log_loss": previous_log_loss if previous else "there was none",
-            }
-        )
-        return pd.DataFrame(
-            {
-                "day": [day],
-                "version": [serving["version"]],
-                "sha256": [serving["sha256"]],
-                "decision": [decision],
-                "challenger_version": [challenger["version"]],
-                "challenger_log_loss": [challenger["log_loss"]],
-                "previous_version": pd.array(
-                    [previous["version"] if previous else pd.NA], dtype="Int64"
-                ),
-                "previous_log_loss": pd.array([previous_log_loss], dtype="float64"),
-            }
-        )
-
-    return [training_set, model, champion]
+    return [training_set, model]

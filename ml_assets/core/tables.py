@@ -95,6 +95,11 @@ class Champion(_Table):
     decision: Series[str] = pa.Field(
         isin=["first", "promoted", "kept"], description="What the gate decided"
     )
+    rule: Series[str] = pa.Field(
+        isin=["first", "superior", "routine_refresh", "not_shown"],
+        description="The rule that decided",
+    )
+    reason: Series[str] = pa.Field(description="The decision in words and numbers")
     challenger_version: Series[int] = pa.Field(ge=1, description="Version that was judged")
     challenger_log_loss: Series[float] = pa.Field(ge=0, description="Its log loss on the holdout")
     previous_version: Series[pd.Int64Dtype] = pa.Field(
@@ -102,6 +107,12 @@ class Champion(_Table):
     )
     previous_log_loss: Series[float] = pa.Field(
         nullable=True, ge=0, description="Its log loss on the same holdout"
+    )
+    difference_low: Series[float] = pa.Field(
+        nullable=True, description="Log loss of challenger minus previous: lower bound"
+    )
+    difference_high: Series[float] = pa.Field(
+        nullable=True, description="Log loss of challenger minus previous: upper bound"
     )
 
 

@@ -136,11 +136,6 @@ def evaluate(bundle: Bundle, frame: pd.DataFrame, target: str, threads: int = 1)
     )
 
 
-def is_not_worse(challenger_log_loss: float, champion_log_loss: float) -> bool:
-    """Whether the challenger may serve: its log loss on the same rows is not larger."""
-    return challenger_log_loss <= champion_log_loss
-
-
 def _require_both_classes(part: str, outcome: pd.Series) -> None:
     if outcome.nunique() < 2:
         raise OneClass(

@@ -139,12 +139,16 @@ def test_the_first_model_serves_for_want_of_another(history: History) -> None:
     assert history.serving["2026-01-14"] == 1
 
 
-def test_the_smaller_log_loss_on_the_same_holdout_serves(history: History) -> None:
+def test_the_challenger_serves_only_if_it_is_surely_better_on_the_same_holdout(
+    history: History,
+) -> None:
     row = history.decisions.loc["2026-01-16"]
 
-    better = row["challenger_log_loss"] <= row["previous_log_loss"]
-    assert row["decision"] == ("promoted" if better else "kept")
-    assert row["version"] == (row["challenger_version"] if better else 1)
+    surely_better = row["difference_high"] < 0
+    assert row["decision"] == ("promoted" if surely_better else "kept")
+    assert row["version"] == (row["challenger_version"] if surely_better else 1)
+    assert row["difference_low"] < row["challenger_log_loss"] - row["previous_log_loss"]
+    assert row["reason"].startswith(f"challenger version {row['challenger_version']} ")
     assert row["previous_version"] == 1
     assert history.serving["2026-01-16"] == row["version"]
 

@@ -9,7 +9,7 @@ import pytest
 from ml_assets.core.bundle import Bundle
 from ml_assets.core.scoring import predict
 from ml_assets.core.splits import TimeSplit, split_by_day
-from ml_assets.core.training import OneClass, evaluate, fit, is_not_worse
+from ml_assets.core.training import OneClass, evaluate, fit
 
 INPUTS = ["amount", "noise", "kind"]
 
@@ -102,9 +102,3 @@ def test_a_part_with_one_outcome_only_is_refused_by_name(part: str) -> None:
     with pytest.raises(OneClass, match=f"{part} rows hold only one outcome"):
         evaluate(fitted(frame, split), split.rows(frame, "holdout"), "outcome")
     assert bundle.facts["train_rows"] == 1200
-
-
-def test_the_challenger_may_serve_unless_its_log_loss_is_larger() -> None:
-    assert is_not_worse(0.15, 0.16)
-    assert is_not_worse(0.15, 0.15)
-    assert not is_not_worse(0.16, 0.15)
