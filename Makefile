@@ -17,7 +17,7 @@ setup: $(READY)  ## Create .venv from requirements.lock
 
 # --no-deps: the lock is complete; --require-hashes: and nothing else gets in.
 $(READY): requirements.lock pyproject.toml setup.cfg
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 15) else f"ml_assets needs Python 3.11 to 3.14, and $(PYTHON) is {v.major}.{v.minor}: try make PYTHON=python3.12 …")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"ml_assets needs Python 3.11 to 3.13, and $(PYTHON) is {v.major}.{v.minor}: try make PYTHON=python3.12 …")'
 	@echo "Installing the locked packages into $(VENV) (a few minutes the first time) …"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 
 import dagster as dg
 from dagster import DagsterRunStatus
@@ -180,7 +181,7 @@ def sensors(use_case: UseCase, environment: Environment, jobs: Jobs) -> list[dg.
             cursor,
             is_recent=lambda day: recent(day, environment, now),
             is_made=lambda day: _is_made(context.instance, use_case, day, environment, now),
-            outcome=lambda run_key: _outcome(context.instance, run_key),
+            outcome=cache(lambda run_key: _outcome(context.instance, run_key)),
             max_days=settings.max_days_per_tick,
         )
         if decided.left:
