@@ -114,7 +114,7 @@ def simulate(
         from ml_assets.use_cases.claims.delivery import deliver, delivered_days, next_days
 
         warehouse = resources(environment)["warehouse"]
-        there = delivered_days(warehouse, environment)
+        there = delivered_days(warehouse)
         if not there:
             raise ValueError("the warehouse holds no applications yet. Run `ml-assets demo` first.")
         first, last = next_days(there, days)
@@ -249,8 +249,8 @@ def ui(
                 "file with --workspace"
             )
         prepare_home(environment)
-        _require_free(port)
         serve_alone(environment)
+        _require_free(port)
         with dg.DagsterInstance.get() as instance:
             close_dead_runs(instance, without_daemon=True)
     command = ["dagster", "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port)]

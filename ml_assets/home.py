@@ -54,13 +54,16 @@ def serve_alone(environment: Environment) -> None:
     """
     import fcntl
 
-    descriptor = os.open(environment.dagster_home / "ui.lock", os.O_RDWR | os.O_CREAT)
+    file = environment.dagster_home / "ui.lock"
     try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise AlreadyServed(
             f"the UI is already running on {environment.home}. Open it in the browser, or stop it "
             "first with Ctrl-C in its terminal."
         ) from None
+    except OSError as error:
+        raise HomeError(f"{file} cannot be locked: {error}. Remove it, or use --home.") from error
     # The lock lasts as long as the descriptor, which `exec` would otherwise close.
     os.set_inheritable(descriptor, True)

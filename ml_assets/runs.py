@@ -2,6 +2,7 @@
 
 import os
 import platform
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,9 @@ from ml_assets.partitions import partition_tags
 
 # On runs of this module: the process that they live and die with.
 _PROCESS = "ml_assets/process"
+_KILLED = "The process of this run was killed"
+
+_HEARTBEAT_SECONDS = 30  # of Dagster's daemons
 
 
 class RunFailed(RuntimeError):
@@ -89,18 +93,39 @@ def close_dead_runs(instance: dg.DagsterInstance, *, without_daemon: bool = Fals
 
     Args:
         instance: Where the runs are recorded.
-        without_daemon: That no daemon serves the instance, so that the runs it launched are dead.
+        without_daemon: That no daemon should serve the instance, so that the runs it launched are
+            dead. If there are such runs, this watches for the heartbeat of a daemon first, which
+            may take some seconds.
     """
     underway = [
         dg.DagsterRunStatus.STARTING,
         dg.DagsterRunStatus.STARTED,
         dg.DagsterRunStatus.CANCELING,
     ]
+    launched = []
     for run in instance.get_runs(dg.RunsFilter(statuses=underway)):
         host, _, pid = run.tags.get(_PROCESS, "").rpartition(":")
-        ours = host == platform.node() and not _is_alive(int(pid))
-        if ours or (not host and without_daemon):
-            instance.report_run_failed(run, message="The process of this run was killed")
+        if not host:
+            launched.append(run)
+        elif host == platform.node() and not _is_alive(int(pid)):
+            instance.report_run_failed(run, message=_KILLED)
+    if without_daemon and launched and not _daemon_is_alive(instance):
+        for run in launched:
+            instance.report_run_failed(run, message=_KILLED)
+
+
+def _daemon_is_alive(instance: dg.DagsterInstance) -> bool:
+    """Whether a daemon's heart beats: a recent beat, followed by another."""
+
+    def newest() -> float:
+        beats = instance.get_daemon_heartbeats().values()
+        return max((beat.timestamp for beat in beats), default=0.0)
+
+    seen = newest()
+    if time.time() - seen > 2 * _HEARTBEAT_SECONDS:
+        return False
+    time.sleep(_HEARTBEAT_SECONDS + 5)
+    return newest() > seen
 
 
 def _is_alive(pid: int) -> bool:

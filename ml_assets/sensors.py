@@ -184,6 +184,8 @@ def sensors(use_case: UseCase, environment: Environment, jobs: Jobs) -> list[dg.
             outcome=cache(lambda run_key: _outcome(context.instance, run_key)),
             max_days=settings.max_days_per_tick,
         )
+        if decided.stuck:
+            context.log.warning(_stuck(decided))
         if decided.left:
             context.log.info(f"{len(decided.left)} more days are left for the next tick")
         return dg.SensorResult(
@@ -212,13 +214,17 @@ def _state(fingerprint: Fingerprint) -> str:
 def _nothing_to_ask(decided: Plan, days: int) -> str:
     """Why a tick asks for nothing, in words for the UI."""
     if decided.stuck:
-        return (
-            f"runs failed twice or were cancelled for {', '.join(decided.stuck)}: see their runs, "
-            "and materialise these days by hand once the cause is mended"
-        )
+        return _stuck(decided)
     if decided.running:
         return f"runs of {len(decided.running)} days are not over yet"
     return f"no change in {days} days of the source"
+
+
+def _stuck(decided: Plan) -> str:
+    return (
+        f"runs failed twice or were cancelled for {', '.join(decided.stuck)}: see their runs, "
+        "and materialise these days by hand once the cause is mended"
+    )
 
 
 def _is_made(

@@ -76,3 +76,27 @@ def test_the_failure_of_a_run_is_its_own_message(platform: Platform) -> None:
 def test_a_window_that_lies_before_the_start_date_is_told(trained: Platform) -> None:
     with pytest.raises(RunFailed, match="that this needs lie before its start date"):
         trained.run("training", "2026-01-02")
+
+
+def test_runs_of_a_daemon_whose_heart_beats_are_left_alone(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datetime import UTC, datetime
+
+    from dagster._daemon.types import DaemonHeartbeat
+
+    def beat() -> None:
+        now = datetime.now(UTC).timestamp()
+        platform.instance.add_daemon_heartbeat(DaemonHeartbeat(now, "SENSOR", "id", []))
+
+    beat()
+    # The daemon lives: while we watch, its heart beats again.
+    monkeypatch.setattr("time.sleep", lambda seconds: beat())
+    of_a_daemon = started(platform, {})
+
+    close_dead_runs(platform.instance, without_daemon=True)
+    assert status(platform, of_a_daemon) == dg.DagsterRunStatus.STARTED
+
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    close_dead_runs(platform.instance, without_daemon=True)
+    assert status(platform, of_a_daemon) == dg.DagsterRunStatus.FAILURE

@@ -9,7 +9,7 @@ import pandas as pd
 from ml_assets.assets.common import code_version, spec
 from ml_assets.assets.training import labelled_rows
 from ml_assets.core.contract import ContractError
-from ml_assets.core.gate import Difference, Verdict, decide, paired_bootstrap
+from ml_assets.core.gate import Difference, Verdict, decide, paired_bootstrap, row_log_loss
 from ml_assets.core.scoring import predict
 from ml_assets.core.tables import Champion
 from ml_assets.environment import Environment
@@ -36,6 +36,8 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
         ),
         code_version=code_version(use_case, "gate.py", settings=gate.model_dump_json()),
         partitions_def=daily(use_case, environment.time_zone),
+        # One decision at a time: each rests on the one before.
+        pool=f"{use_case.name}_champion",
         ins={
             "training_set": dg.AssetIn(key=[use_case.name, "training_set"]),
             "model": dg.AssetIn(key=[use_case.name, "model"]),
@@ -90,11 +92,22 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
             registry.load(use_case.name, each["version"], each["sha256"])
             for each in (challenger, previous)
         ]
+        # The champion may have been split otherwise, and have learned from some of these days.
+        known = max(bundles[1].facts["split"]["validation"])
+        holdout = holdout[holdout["day"] > known]
+        if holdout.empty:
+            reason = (
+                f"challenger version {challenger['version']} stays challenger: the champion has "
+                f"learned from every day of the holdout, {first} to {last}"
+            )
+            verdict = Verdict(False, "not_shown", reason)
+            return _decided(challenger, previous, None, None, verdict)
         ours, theirs = (predict(bundle, holdout, settings.threads) for bundle in bundles)
+        outcome = holdout[use_case.target].to_numpy(dtype="int8")
         difference = paired_bootstrap(
             ours,
             theirs,
-            holdout[use_case.target].to_numpy(dtype="int8"),
+            outcome,
             confidence=gate.confidence,
             resamples=gate.resamples,
             seed=settings.seed,
@@ -107,7 +120,8 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
             refresh_after_days=gate.refresh_after_days,
             challenger_version=challenger["version"],
         )
-        return _decided(challenger, previous, difference, verdict)
+        previous_log_loss = float(row_log_loss(theirs, outcome).mean())
+        return _decided(challenger, previous, previous_log_loss, difference, verdict)
 
     return champion
 
@@ -132,7 +146,8 @@ def _first(challenger: dict[str, Any]) -> dict[str, Any]:
 def _decided(
     challenger: dict[str, Any],
     previous: dict[str, Any],
-    difference: Difference,
+    previous_log_loss: float | None,
+    difference: Difference | None,
     verdict: Verdict,
 ) -> dict[str, Any]:
     serving = challenger if verdict.promote else previous
@@ -145,7 +160,7 @@ def _decided(
         "challenger_version": challenger["version"],
         "challenger_log_loss": challenger["log_loss"],
         "previous_version": previous["version"],
-        "previous_log_loss": challenger["log_loss"] - difference.mean,
-        "difference_low": difference.low,
-        "difference_high": difference.high,
+        "previous_log_loss": previous_log_loss,
+        "difference_low": difference and difference.low,
+        "difference_high": difference and difference.high,
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
+from filelock import FileLock
 
 from ml_assets.assets.common import code_version, preview, spec, table_pool
 from ml_assets.core.contract import judge, refuse_bad_days
@@ -63,27 +64,32 @@ def extraction_assets(use_case: UseCase, environment: Environment) -> dg.AssetsD
         days = context.partition_keys
         zone = environment.zone
         window = day_start(days[0], zone), day_end(days[-1], zone)
-        with clear_failures():
-            rows = warehouse.read(use_case.query, window)
-            context.log.info(f"read {len(rows):,} rows of {days[0]} to {days[-1]}")
-            judged = judge(
-                rows,
-                raw_schema,
-                days=days,
-                key=use_case.key,
-                received_at=use_case.received_at,
-                updated_at=use_case.updated_at,
-                zone=zone,
-            )
-            refuse_bad_days(judged, environment.contract.max_bad_share)
-        frames = {
-            "raw": judged.good,
-            "quarantine": judged.quarantine,
-            "extraction": judged.extraction,
-        }
-        _describe(context, use_case, frames)
-        for name, frame in frames.items():
-            yield dg.Output(frame, output_name=name)
+        # Held over the reading and all three commits, which happen while this waits at its yields:
+        # another process must not put older rows beside our newer account. The pool keeps runs of
+        # the queue apart already; this, those of the command line, which do not queue.
+        environment.home.mkdir(parents=True, exist_ok=True)
+        with FileLock(environment.home / f"{use_case.name}_extraction.lock"):
+            with clear_failures():
+                rows = warehouse.read(use_case.query, window)
+                context.log.info(f"read {len(rows):,} rows of {days[0]} to {days[-1]}")
+                judged = judge(
+                    rows,
+                    raw_schema,
+                    days=days,
+                    key=use_case.key,
+                    received_at=use_case.received_at,
+                    updated_at=use_case.updated_at,
+                    zone=zone,
+                )
+                refuse_bad_days(judged, environment.contract.max_bad_share)
+            frames = {
+                "raw": judged.good,
+                "quarantine": judged.quarantine,
+                "extraction": judged.extraction,
+            }
+            _describe(context, use_case, frames)
+            for name, frame in frames.items():
+                yield dg.Output(frame, output_name=name)
 
     return extraction
 

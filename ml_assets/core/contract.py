@@ -185,7 +185,9 @@ def _read_as(values: pd.Series, dtype: Any) -> pd.Series:
     if pd.api.types.is_integer_dtype(dtype):
         # A value too large for the type must not wrap round into another, valid one.
         bounds = np.iinfo(getattr(dtype, "numpy_dtype", dtype))
-        numbers = numbers.where(numbers.between(bounds.min, bounds.max))
+        exact = 2**53 if pd.api.types.is_float_dtype(numbers) else bounds.max
+        low, high = max(bounds.min, -exact), min(bounds.max, exact)
+        numbers = numbers.where(numbers.between(low, high))
     if pd.api.types.is_integer_dtype(numbers):
         return numbers
     numbers = numbers.where(np.isfinite(numbers.astype("float64")))

@@ -174,3 +174,21 @@ def test_the_volume_check_warns_of_an_unusual_day(
     evaluation = record.evaluation
     assert evaluation.passed is passed
     assert (TUESDAY in evaluation.metadata["unusual"].value) is not passed
+
+
+def test_an_extraction_waits_for_another_process_and_reads_after_it(arrived: Platform) -> None:
+    import threading
+
+    from filelock import FileLock
+
+    with FileLock(arrived.environment.home / "claims_extraction.lock"):
+        run = threading.Thread(target=arrived.run, args=("ingestion", TUESDAY))
+        run.start()
+        run.join(timeout=2)
+        assert run.is_alive()
+        assert arrived.lake.rows_per_day("claims/raw") == {}
+        # What the source says in the meantime is what the run must read.
+        arrived.replace_day(TUESDAY, lambda rows: rows.assign(income=12_345))
+    run.join(timeout=60)
+
+    assert arrived.table("raw", TUESDAY)["income"].unique().tolist() == [12_345]

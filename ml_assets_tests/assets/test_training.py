@@ -1,5 +1,6 @@
 """Training set, model and champion, through real runs and a real MLflow store."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ml_assets.runs import RunFailed
-from ml_assets_tests.conftest import Platform, small_environment
+from ml_assets_tests.conftest import SMALL, Platform, small_environment
 
 LAST = "2026-01-16"
 
@@ -147,7 +148,8 @@ def test_the_challenger_serves_only_if_it_is_surely_better_on_the_same_holdout(
     surely_better = row["difference_high"] < 0
     assert row["decision"] == ("promoted" if surely_better else "kept")
     assert row["version"] == (row["challenger_version"] if surely_better else 1)
-    assert row["difference_low"] < row["challenger_log_loss"] - row["previous_log_loss"]
+    difference = row["challenger_log_loss"] - row["previous_log_loss"]
+    assert row["difference_low"] < difference < row["difference_high"]
     assert row["reason"].startswith(f"challenger version {row['challenger_version']} ")
     assert row["previous_version"] == 1
     assert history.serving["2026-01-16"] == row["version"]
@@ -177,3 +179,33 @@ def test_a_run_cut_short_before_its_decision_decides_as_if_it_had_not(history: H
     assert row["previous_version"] == history.decisions.loc["2026-01-17", "version"]
     assert row["challenger_version"] == history.decisions["challenger_version"].max()
     assert history.serving["2026-01-18"] == row["version"]
+
+
+@pytest.mark.parametrize(("holdout_days", "judged"), [(5, "2026-01-13"), (2, "2026-01-14")])
+def test_the_champion_is_judged_only_on_days_it_has_not_learned_from(
+    trained: Platform, holdout_days: int, judged: str
+) -> None:
+    # The champion of the 16th was stopped by the 12th; a longer holdout reaches back before that.
+    settings = trained.environment.training.model_copy(update={"holdout_days": holdout_days})
+    environment = trained.environment.model_copy(update={"training": settings})
+
+    Platform(environment, trained.instance).run("training", "2026-01-17")
+
+    rows = trained.table("features", judged, "2026-01-15")["claim_status"].notna().sum()
+    assert f"on {rows:,} rows" in trained.table("champion", "2026-01-17")["reason"][0]
+
+
+def test_a_champion_that_learned_from_the_whole_holdout_stays(trained: Platform) -> None:
+    settings = trained.environment.training.model_copy(
+        update={"holdout_days": 1, "validation_days": 1}
+    )
+    environment = trained.environment.model_copy(update={"training": settings})
+    # Outcomes that take longer to mature put the holdout among days the champion knows.
+    slow = dataclasses.replace(SMALL, label_maturity_days=6)
+
+    Platform(environment, trained.instance, slow).run("training", "2026-01-17")
+
+    row = trained.table("champion", "2026-01-17").iloc[0]
+    assert row["decision"] == "kept"
+    assert "has learned from every day of the holdout" in row["reason"]
+    assert pd.isna(row["difference_high"])

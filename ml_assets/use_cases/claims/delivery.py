@@ -5,7 +5,7 @@ the applications look like is in `ml_assets.use_cases.claims.simulator`.
 """
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -19,21 +19,19 @@ TABLE = "claims.ds_dataset"
 _MARKER = "claims.ds_dataset_is_simulated"  # a table whose presence allows us to replace rows
 _WINDOW = f"SELECT * FROM {TABLE} WHERE received_at >= :start AND received_at < :end"  # noqa: S608
 
+_EVER = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+
 
 class NotSimulated(ValueError):
     """The table belongs to somebody else."""
 
 
-def delivered_days(warehouse: Warehouse, environment: Environment) -> list[str]:
+def delivered_days(warehouse: Warehouse) -> list[str]:
     """The days that have applications in the warehouse, oldest first."""
     if not warehouse.exists(TABLE):
         return []
-    window = (
-        day_start(date(2000, 1, 1), environment.zone),
-        day_end(date(2100, 1, 1), environment.zone),
-    )
     found = warehouse.fingerprints(
-        _WINDOW, window, received_at="received_at", updated_at="updated_at"
+        _WINDOW, _EVER, received_at="received_at", updated_at="updated_at"
     )
     return sorted(found)
 
@@ -67,7 +65,7 @@ def deliver(
     zone = environment.zone
     simulator: dict[str, Any] = {"time_zone": environment.time_zone, **shape}
     _claim_table(warehouse)
-    there = delivered_days(warehouse, environment)
+    there = delivered_days(warehouse)
     newest = max([*there, last.isoformat()])
     until = day_end(newest, zone)
     changed: list[str] = [
@@ -95,16 +93,22 @@ def _claim_table(warehouse: Warehouse) -> None:
     Raises:
         NotSimulated: The table is there, and the simulator did not make it.
     """
-    if warehouse.exists(_MARKER):
-        return
-    if warehouse.exists(TABLE):
+    if warehouse.exists(TABLE) and (not warehouse.exists(_MARKER) or _foreign_keys(warehouse)):
         raise NotSimulated(
             f"the warehouse holds a table {TABLE} that this simulator did not make, and its rows "
             "would be replaced. Nothing was changed. Unset ML_ASSETS_WAREHOUSE_URL to simulate in "
             "an embedded warehouse."
         )
+    if warehouse.exists(_MARKER):
+        return
     nothing = pd.DataFrame({"note": pd.Series(dtype=object)})
     warehouse.replace(_MARKER, {"note": "VARCHAR"}, nothing, [], received_at="note")
+
+
+def _foreign_keys(warehouse: Warehouse) -> bool:
+    """Whether the table holds keys that are not the simulator's: the mark may outlive its table."""
+    query = f"{_WINDOW} AND application_id NOT LIKE 'A-________-______%' LIMIT 1"
+    return len(warehouse.read(query, _EVER)) > 0
 
 
 def next_days(there: Sequence[str], days: int) -> tuple[date, date]:

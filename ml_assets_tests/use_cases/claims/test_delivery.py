@@ -17,7 +17,7 @@ def test_days_arrive_once(platform: Platform) -> None:
 
     assert first == ["2026-01-05", "2026-01-06", "2026-01-07"]
     assert again == []
-    assert delivered_days(platform.warehouse, platform.environment) == first
+    assert delivered_days(platform.warehouse) == first
 
 
 def test_days_missing_before_are_filled_in_as_of_the_same_clock(platform: Platform) -> None:
@@ -44,3 +44,14 @@ def test_every_day_of_the_range_has_rows(platform: Platform) -> None:
     days = platform.arrive("2026-03-28", "2026-03-30")
 
     assert [date.fromisoformat(day).day for day in days] == [28, 29, 30]
+
+
+def test_the_mark_of_a_table_that_was_replaced_does_not_count(platform: Platform) -> None:
+    platform.arrive("2026-01-05", "2026-01-05")
+    with duckdb.connect(str(platform.environment.home / FILE)) as connection:
+        connection.execute(f"UPDATE {TABLE} SET application_id = 'REAL-' || application_id")
+
+    with pytest.raises(NotSimulated):
+        platform.arrive("2026-01-05", "2026-01-06")
+
+    assert delivered_days(platform.warehouse) == ["2026-01-05"]
