@@ -4,8 +4,9 @@ Shared by the sensor, `ml-assets demo` and `ml-assets status`. When and how runs
 belongs to each of them.
 """
 
+import time
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pandas as pd
 
@@ -16,6 +17,11 @@ from ml_assets.resources.warehouse import Fingerprint, Warehouse
 from ml_assets.use_case import UseCase
 
 NO_ROWS = Fingerprint(0, None)
+
+
+def now() -> datetime:
+    """The present instant in UTC, for all that asks which day it is."""
+    return datetime.fromtimestamp(time.time(), UTC)
 
 
 def today(environment: Environment, now: datetime) -> date:

@@ -3,12 +3,11 @@
 Each check has its asset's partitions; without them Dagster would load every partition.
 """
 
-import time
-from datetime import UTC, date, datetime
+from datetime import date
 
 import dagster as dg
 
-from ml_assets.changes import today
+from ml_assets.changes import now, today
 from ml_assets.environment import Environment
 from ml_assets.partitions import daily
 from ml_assets.resources.lake import Lake
@@ -30,11 +29,11 @@ def volume_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksD
     ) -> dg.AssetCheckResult:
         keys = context.partition_keys
         accounts = lake.read(f"{use_case.name}/extraction", min(keys), max(keys))
-        now = today(environment, datetime.fromtimestamp(time.time(), UTC)).isoformat()
+        unfinished = today(environment, now()).isoformat()
         unusual = {}
         for day, rows in zip(accounts["day"], accounts["rows_read"], strict=True):
             fewest, most = use_case.volume(date.fromisoformat(day))
-            if day < now and not fewest <= rows <= most:
+            if day < unfinished and not fewest <= rows <= most:
                 unusual[day] = f"{rows} rows, expected {fewest} to {most}"
         return dg.AssetCheckResult(
             passed=not unusual,

@@ -7,10 +7,9 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,12 +17,12 @@ from typing import Annotated, Any
 import typer
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ml_assets.environment import (
     ENVIRONMENTS,
     Environment,
-    InvalidEnvironment,
     load_environment,
     masked,
 )
@@ -87,13 +86,14 @@ def demo(
         environment = _simulated_environment(home)
         import dagster as dg
 
+        from ml_assets.changes import now
         from ml_assets.demo import check_size, run_demo, show
         from ml_assets.home import prepare_home
 
-        check_size(environment, days, _now())
+        check_size(environment, days, now())
         prepare_home(environment)
         with dg.DagsterInstance.get() as instance:
-            summary = run_demo(environment, instance, days=days, now=_now(), console=console)
+            summary = run_demo(environment, instance, days=days, now=now(), console=console)
         show(summary, environment, console, _ui_command(environment))
 
 
@@ -110,7 +110,7 @@ def simulate(
     with _clear_errors():
         environment = _simulated_environment(home)
         from ml_assets.build import resources
-        from ml_assets.changes import today
+        from ml_assets.changes import now, today
         from ml_assets.use_cases.claims.delivery import deliver, delivered_days, next_days
 
         warehouse = resources(environment)["warehouse"]
@@ -118,7 +118,7 @@ def simulate(
         if not there:
             raise ValueError("the warehouse holds no applications yet. Run `ml-assets demo` first.")
         first, last = next_days(there, days)
-        latest = today(environment, _now())
+        latest = today(environment, now())
         if first > latest:
             raise ValueError(
                 f"applications up to the end of {there[-1]} have arrived already, and the "
@@ -164,11 +164,12 @@ def run(
         # The range of a training is a sequence: each champion is judged against the one before.
         spans = [(each, each) for each in days] if job == Job.TRAINING else [(days[0], days[-1])]
         name = f"{CLAIMS.name}_{job.value}"
+        definitions = build_definitions(environment)
         prepare_home(environment)
         with dg.DagsterInstance.get() as instance, console.status(f"{name} …") as shown:
             for first, last in spans:
                 run_days(
-                    build_definitions(environment),
+                    definitions,
                     instance,
                     name,
                     first,
@@ -196,6 +197,7 @@ def status(env: EnvOption = None, home: HomeOption = None) -> None:
         environment = _environment(env, home)
         import dagster as dg
 
+        from ml_assets.changes import now
         from ml_assets.home import prepare_home
         from ml_assets.status import platform_status
 
@@ -207,7 +209,7 @@ def status(env: EnvOption = None, home: HomeOption = None) -> None:
             )
         prepare_home(environment)
         with dg.DagsterInstance.get() as instance:
-            found = platform_status(environment, instance, _now())
+            found = platform_status(environment, instance, now())
         for use_case in found:
             table = Table("Asset", "Present", "Newest", "Stale", "Failed", title=use_case.name)
             for stage, days in use_case.stages.items():
@@ -276,23 +278,11 @@ def main() -> None:
 def _clear_errors() -> Iterator[None]:
     try:
         yield
-    except InvalidEnvironment as error:
-        _exit(error)
     except (ValueError, OSError, RuntimeError) as error:
         if not type(error).__module__.startswith("ml_assets") and type(error) is not ValueError:
             raise
-        _exit(error)
-
-
-def _exit(error: Exception) -> None:
-    errors.print(f"[red]Error:[/red] {_plain(str(error))}", soft_wrap=True, highlight=False)
-    raise typer.Exit(1)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+        errors.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1) from None
 
 
 def _environment(name: str | None, home: Path | None) -> Environment:
@@ -329,10 +319,6 @@ def _ui_command(environment: Environment) -> str:
     return f"make ui HOME_DIR={environment.home}"
 
 
-def _now() -> datetime:
-    return datetime.fromtimestamp(time.time(), UTC)
-
-
 def _day(text: str) -> str:
     try:
         return date.fromisoformat(text).isoformat()
@@ -345,7 +331,7 @@ def _all_days(first: str, last: str) -> list[str]:
 
     if last < first:
         raise ValueError(f"--to {last} is before --day {first}")
-    return days_between(date.fromisoformat(first), date.fromisoformat(last))
+    return days_between(first, last)
 
 
 def _days(days: Any) -> str:

@@ -5,7 +5,7 @@ It finds what is missing or outdated and runs only that, so running it again con
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 import pandas as pd
@@ -42,23 +42,19 @@ class Summary:
     scored_day: str
 
 
-def fewest_days(use_case: UseCase, environment: Environment) -> int:
-    """The fewest days with which a model can be trained and judged."""
-    settings = environment.training
-    return use_case.label_maturity_days + settings.validation_days + settings.holdout_days + 1
-
-
 def check_size(environment: Environment, days: int, now: datetime) -> None:
     """Refuse a demo with too few days for a model, or more than there are since the start date.
 
     Raises:
         ValueError: Naming the number of days that would do.
     """
-    fewest = fewest_days(CLAIMS, environment)
+    settings = environment.training
+    matured = settings.validation_days + settings.holdout_days + 1
+    fewest = CLAIMS.label_maturity_days + matured
     if days < fewest:
         raise ValueError(
             f"--days {days} is too few: outcomes take {CLAIMS.label_maturity_days} days to "
-            f"mature, and a model needs {fewest - CLAIMS.label_maturity_days} matured days. "
+            f"mature, and a model needs {matured} matured days. "
             f"Use --days {fewest} or more."
         )
     most = (today(environment, now) - CLAIMS.start_date).days
@@ -79,14 +75,14 @@ def run_demo(
 ) -> Summary:
     """Let `days` days arrive, ending yesterday, and bring every asset up to date.
 
+    Whether so many will do is `check_size`'s to say, before any folder is made.
+
     Raises:
-        ValueError: See `check_size`.
         RunFailed: A run failed.
     """
     use_case = CLAIMS
     yesterday = today(environment, now) - timedelta(days=1)
     first = yesterday - timedelta(days=days - 1)
-    check_size(environment, days, now)
     doors = resources(environment)
     warehouse, lake = doors["warehouse"], doors["lake"]
     definitions = build_definitions(environment)
@@ -107,7 +103,7 @@ def run_demo(
             title: str, job: str, stages: int, wanted: Iterable[str], **kwargs: object
         ) -> None:
             spans = ranges(wanted)
-            count = sum(len(_days(span)) for span in spans)
+            count = sum(len(days_between(*span)) for span in spans)
             task = progress.add_task(title, total=max(count * stages, 1), note="up to date")
 
             def on_event(event: dg.DagsterEvent) -> None:
@@ -202,7 +198,3 @@ def _summarise(use_case: UseCase, environment: Environment, day: str) -> Summary
         expected_claims=float(predictions["probability"].sum()),
         scored_day=day,
     )
-
-
-def _days(span: tuple[str, str]) -> list[str]:
-    return days_between(date.fromisoformat(span[0]), date.fromisoformat(span[1]))

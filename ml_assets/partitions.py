@@ -31,19 +31,18 @@ def training_window(use_case: UseCase) -> dg.TimeWindowPartitionMapping:
 
 def day_start(day: date | str, zone: ZoneInfo) -> datetime:
     """The instant at which a local day begins."""
-    day = date.fromisoformat(day) if isinstance(day, str) else day
-    return datetime.combine(day, time.min, tzinfo=zone)
+    return datetime.combine(_date(day), time.min, tzinfo=zone)
 
 
 def day_end(day: date | str, zone: ZoneInfo) -> datetime:
     """The instant at which a local day ends: 23, 24 or 25 hours after it began."""
-    day = date.fromisoformat(day) if isinstance(day, str) else day
-    return day_start(day + timedelta(days=1), zone)
+    return day_start(_date(day) + timedelta(days=1), zone)
 
 
-def days_between(first: date, last: date) -> list[str]:
+def days_between(first: date | str, last: date | str) -> list[str]:
     """Every day from `first` to `last`, both included, as partition keys."""
-    return [(first + timedelta(days=i)).isoformat() for i in range((last - first).days + 1)]
+    start, count = _date(first), (_date(last) - _date(first)).days + 1
+    return [(start + timedelta(days=i)).isoformat() for i in range(count)]
 
 
 def partition_tags(first: str, last: str) -> dict[str, str]:
@@ -66,3 +65,7 @@ def ranges(days: Iterable[str]) -> list[tuple[str, str]]:
         else:
             found.append((day, day))
     return found
+
+
+def _date(day: date | str) -> date:
+    return date.fromisoformat(day) if isinstance(day, str) else day

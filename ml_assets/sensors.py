@@ -9,7 +9,6 @@ back to a state that it was in before; so each request has a key of its own, and
 tells what was asked.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ import dagster as dg
 from dagster import DagsterRunStatus
 from pydantic import BaseModel
 
-from ml_assets.changes import changed_days, extracted_fingerprints, recent, source_fingerprints
+from ml_assets.changes import changed_days, extracted_fingerprints, now, recent, source_fingerprints
 from ml_assets.environment import Environment
 from ml_assets.jobs import Jobs
 from ml_assets.partitions import partition_tags, ranges
@@ -168,19 +167,19 @@ def sensors(use_case: UseCase, environment: Environment, jobs: Jobs) -> list[dg.
         warehouse: dg.ResourceParam[Warehouse],
         lake: dg.ResourceParam[Lake],
     ) -> dg.SensorResult | dg.SkipReason:
-        now = datetime.fromtimestamp(time.time(), UTC)
-        source = source_fingerprints(use_case, environment, warehouse, now)
-        extracted = extracted_fingerprints(use_case, lake, environment, now)
+        instant = now()
+        source = source_fingerprints(use_case, environment, warehouse, instant)
+        extracted = extracted_fingerprints(use_case, lake, environment, instant)
         cursor = (
             Cursor.model_validate_json(context.cursor)
             if context.cursor
-            else Cursor(epoch=now.isoformat())
+            else Cursor(epoch=instant.isoformat())
         )
         decided = plan(
             changed_days(source, extracted),
             cursor,
-            is_recent=lambda day: recent(day, environment, now),
-            is_made=lambda day: _is_made(context.instance, use_case, day, environment, now),
+            is_recent=lambda day: recent(day, environment, instant),
+            is_made=lambda day: _is_made(context.instance, use_case, day, environment, instant),
             outcome=cache(lambda run_key: _outcome(context.instance, run_key)),
             max_days=settings.max_days_per_tick,
         )

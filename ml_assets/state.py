@@ -23,6 +23,9 @@ LINEAGE: dict[str, tuple[str, ...]] = {
     "predictions": ("features",),
 }
 
+# The stages whose day follows from the source's rows of that day.
+_FOLLOW_THE_SOURCE = ("raw", "quarantine", "extraction", "features", "predictions")
+
 
 @dataclass(frozen=True)
 class StageState:
@@ -72,7 +75,7 @@ def stage_state(
     key = dg.AssetKey([use_case.name, stage])
     materialised = sorted(instance.get_materialized_partitions(key))
     old = set(outdated(instance, use_case, stage, materialised))
-    if LINEAGE[stage] == ("raw",) or stage in ("raw", "quarantine", "extraction", "predictions"):
+    if stage in _FOLLOW_THE_SOURCE:
         old |= set(changed) & set(materialised)
     status = (
         instance.get_status_by_partition(key, partitions_def.get_partition_keys(), partitions_def)

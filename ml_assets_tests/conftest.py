@@ -116,18 +116,21 @@ def small_environment(home: Path) -> Environment:
     )
 
 
+def new_platform(home: Path) -> Platform:
+    """An empty small platform in a folder."""
+    return Platform(small_environment(home), dg.DagsterInstance.ephemeral())
+
+
 @pytest.fixture
 def platform(tmp_path: Path) -> Platform:
     """An empty platform of a test's own."""
-    return Platform(small_environment(tmp_path), dg.DagsterInstance.ephemeral())
+    return new_platform(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     """A platform with twelve days of features and a champion as of 2026-01-16."""
-    found = Platform(
-        small_environment(tmp_path_factory.mktemp("trained")), dg.DagsterInstance.ephemeral()
-    )
+    found = new_platform(tmp_path_factory.mktemp("trained"))
     found.arrive("2026-01-05", "2026-01-16")
     found.run("ingestion", "2026-01-05", "2026-01-16")
     found.run("training", "2026-01-16")

@@ -156,8 +156,6 @@ def _asked_days(port: int) -> list[str]:
         port,
         "{ runsOrError { ... on Runs { results { tags { key value } } } } }",
     )
-    from datetime import date
-
     from ml_assets.partitions import days_between
 
     asked: list[str] = []
@@ -167,5 +165,5 @@ def _asked_days(port: int) -> list[str]:
             continue
         first = tags.get("dagster/partition") or tags["dagster/asset_partition_range_start"]
         last = tags.get("dagster/asset_partition_range_end", first)
-        asked += days_between(date.fromisoformat(first), date.fromisoformat(last))
+        asked += days_between(first, last)
     return asked

@@ -1,7 +1,5 @@
 """From `features` and the champion to `predictions`: what we said, and what we said it with."""
 
-import time
-from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -9,6 +7,7 @@ import pandas as pd
 from pydantic import Field
 
 from ml_assets.assets.common import code_version, histogram, preview, spec, table_pool
+from ml_assets.changes import now
 from ml_assets.core.bundle import count_unseen
 from ml_assets.core.scoring import keep_known, score
 from ml_assets.core.tables import Predictions, keyed
@@ -72,7 +71,7 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
                 received_at=use_case.received_at,
                 model_version=champion["version"],
                 code_version=version,
-                scored_at=datetime.fromtimestamp(int(time.time()), UTC),
+                scored_at=now().replace(microsecond=0),
                 threads=environment.training.threads,
             )
             if any(days[0] <= day <= days[-1] for day in lake.rows_per_day(table)):

@@ -4,12 +4,11 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-import dagster as dg
 import pandas as pd
 import pytest
 
 from ml_assets.runs import RunFailed
-from ml_assets_tests.conftest import SMALL, Platform, small_environment
+from ml_assets_tests.conftest import SMALL, Platform, new_platform
 
 LAST = "2026-01-16"
 
@@ -46,7 +45,7 @@ def test_training_again_gives_the_same_version_and_leaves_the_tables(trained: Pl
 def test_the_same_data_give_the_same_model_bytes_elsewhere(
     trained: Platform, tmp_path: Path
 ) -> None:
-    other = Platform(small_environment(tmp_path), dg.DagsterInstance.ephemeral())
+    other = new_platform(tmp_path)
     other.arrive("2026-01-05", LAST)
     other.run("ingestion", "2026-01-05", LAST)
     other.run("training", LAST)
@@ -100,9 +99,7 @@ class History:
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> History:
     """Five decisions: first, ordinary, weak challenger, about the past, and one cut short."""
-    platform = Platform(
-        small_environment(tmp_path_factory.mktemp("gate")), dg.DagsterInstance.ephemeral()
-    )
+    platform = new_platform(tmp_path_factory.mktemp("gate"))
     platform.arrive("2026-01-05", "2026-01-18")
     platform.run("ingestion", "2026-01-05", "2026-01-18")
     serving = {}
