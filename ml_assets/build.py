@@ -9,9 +9,11 @@ from ml_assets.assets.champion import champion_asset
 from ml_assets.assets.common import without_preview_warnings
 from ml_assets.assets.extraction import extraction_assets
 from ml_assets.assets.features import features_asset
-from ml_assets.assets.predictions import predictions_asset
+from ml_assets.assets.model_card import model_card_asset
+from ml_assets.assets.predictions import predictions_asset, shadow_asset
 from ml_assets.assets.training import training_assets
-from ml_assets.checks import volume_check
+from ml_assets.assets.tuning import tuning_asset
+from ml_assets.checks import positives_check, volume_check
 from ml_assets.environment import Environment, load_environment
 from ml_assets.io_managers import LakeIOManager
 from ml_assets.jobs import build_jobs
@@ -58,10 +60,16 @@ def _use_case_definitions(use_case: UseCase, environment: Environment) -> dg.Def
             extraction_assets(use_case, environment),
             features_asset(use_case, environment),
             *training_assets(use_case, environment),
+            tuning_asset(use_case, environment),
             champion_asset(use_case, environment),
+            model_card_asset(use_case, environment),
             predictions_asset(use_case, environment),
+            shadow_asset(use_case, environment),
         ],
-        asset_checks=[volume_check(use_case, environment)],
+        asset_checks=[
+            volume_check(use_case, environment),
+            positives_check(use_case, environment),
+        ],
         jobs=jobs.all(),
         schedules=schedules(use_case, environment, jobs),
         sensors=sensors(use_case, environment, jobs),

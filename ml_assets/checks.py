@@ -3,15 +3,19 @@
 Each check has its asset's partitions; without them Dagster would load every partition.
 """
 
-from datetime import date
+from datetime import date, timedelta
 
 import dagster as dg
 
 from ml_assets.changes import now, today
+from ml_assets.core.metrics import expected_positives
 from ml_assets.environment import Environment
 from ml_assets.partitions import daily
 from ml_assets.resources.lake import Lake
 from ml_assets.use_case import UseCase
+
+_REALISED_DAYS = 28
+_TOLERANCE = 0.1
 
 
 def volume_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksDefinition:
@@ -42,3 +46,54 @@ def volume_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksD
         )
 
     return volume_as_expected
+
+
+def positives_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksDefinition:
+    """Warn when what came true is not what was expected."""
+
+    @dg.asset_check(
+        asset=[use_case.name, "training_set"],
+        name="positives_as_expected",
+        description=f"Over the newest {_REALISED_DAYS} matured days that were scored, as many rows "
+        "turned out positive as the probabilities said at the time. Warns if the count is both "
+        f"outside the 95 % interval and off by more than {_TOLERANCE:.0%}",
+        partitions_def=daily(use_case, environment.time_zone),
+    )
+    def positives_as_expected(
+        context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]
+    ) -> dg.AssetCheckResult:
+        matured = date.fromisoformat(max(context.partition_keys)) - timedelta(
+            days=use_case.label_maturity_days
+        )
+        first = (matured - timedelta(days=_REALISED_DAYS - 1)).isoformat()
+        said = lake.rows_per_day(f"{use_case.name}/predictions")
+        days = [day for day in said if first <= day <= matured.isoformat()]
+        if not days:
+            return dg.AssetCheckResult(
+                passed=True, metadata={"days": 0, "note": "no matured day was scored yet"}
+            )
+        on = ["day", use_case.key]
+        both = lake.read(
+            f"{use_case.name}/predictions", min(days), max(days), columns=[*on, "probability"]
+        ).merge(
+            lake.read(
+                f"{use_case.name}/features", min(days), max(days), columns=[*on, use_case.target]
+            ).dropna(subset=[use_case.target]),
+            on=on,
+        )
+        expected, low, high = expected_positives(both["probability"].to_numpy())
+        actual = int(both[use_case.target].sum())
+        is_off = abs(actual - expected) > _TOLERANCE * expected
+        return dg.AssetCheckResult(
+            passed=low <= actual <= high or not is_off,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={
+                "days": len(days),
+                "rows": len(both),
+                "expected": round(expected, 1),
+                "expected_95": f"{low:.0f} to {high:.0f}",
+                "actual": actual,
+            },
+        )
+
+    return positives_as_expected

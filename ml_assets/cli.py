@@ -3,12 +3,8 @@
 Errors that a person can mend end in one message and exit code 1, never in a traceback.
 """
 
-import os
-import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -16,16 +12,11 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from ml_assets.environment import (
-    ENVIRONMENTS,
-    Environment,
-    load_environment,
-    masked,
-)
+from ml_assets.cli_common import EnvOption, HomeOption, clear_errors, console, load
+from ml_assets.cli_models import app as models_app
+from ml_assets.environment import Environment, mask_url, masked
 
 
 class Job(StrEnum):
@@ -34,6 +25,7 @@ class Job(StrEnum):
     INGESTION = "ingestion"
     SCORING = "scoring"
     TRAINING = "training"
+    TUNING = "tuning"
 
 
 app = typer.Typer(
@@ -50,21 +42,7 @@ Places and switches come from `ml_assets/config/*.yaml` and from environment var
 `ML_ASSETS_LAKE_URL`, `ML_ASSETS_REGISTRY_URL`. `ml-assets config` prints the outcome.
 """,
 )
-console = Console()
-errors = Console(stderr=True)
-
-EnvOption = Annotated[
-    str | None,
-    typer.Option("--env", help=f"Environment: {', '.join(ENVIRONMENTS)}. [env: ML_ASSETS_ENV]"),
-]
-HomeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--home",
-        help="The project's own folder: tables, models, Dagster's history. "
-        "[env: ML_ASSETS_HOME; default: .ml_assets]",
-    ),
-]
+app.add_typer(models_app)
 
 
 @app.command()
@@ -82,7 +60,7 @@ def demo(
 
     It never touches a table that the simulator did not make.
     """
-    with _clear_errors():
+    with clear_errors():
         environment = _simulated_environment(home)
         import dagster as dg
 
@@ -107,7 +85,7 @@ def simulate(
     The simulated clock goes on from the last day in the warehouse, at most to the end of today.
     With the UI running, the sensor finds the changed days and scores them within a minute.
     """
-    with _clear_errors():
+    with clear_errors():
         environment = _simulated_environment(home)
         from ml_assets.build import resources
         from ml_assets.changes import now, today
@@ -147,12 +125,13 @@ def run(
     """Materialise a day, or a range of days, now and in this process.
 
     **ingestion** reads from the warehouse to features, **scoring** goes on to predictions with the
-    champion of now, **training** trains as of the day and lets the gate decide who serves.
+    champion of now, **training** trains as of the day and lets the gate decide who serves,
+    **tuning** searches the hyperparameters that models are trained with from the day on.
 
     The same as *Materialize* in the UI; running it again is always safe.
     """
-    with _clear_errors():
-        environment = _environment(env, home)
+    with clear_errors():
+        environment = load(env, home)
         import dagster as dg
 
         from ml_assets.build import build_definitions
@@ -161,8 +140,9 @@ def run(
         from ml_assets.use_cases.claims.use_case import CLAIMS
 
         days = _all_days(_day(day), _day(to or day))
-        # The range of a training is a sequence: each champion is judged against the one before.
-        spans = [(each, each) for each in days] if job == Job.TRAINING else [(days[0], days[-1])]
+        # The days of a training or a tuning are a sequence: each decision rests on the one before.
+        one_by_one = job in (Job.TRAINING, Job.TUNING)
+        spans = [(each, each) for each in days] if one_by_one else [(days[0], days[-1])]
         name = f"{CLAIMS.name}_{job.value}"
         definitions = build_definitions(environment)
         prepare_home(environment)
@@ -182,8 +162,8 @@ def run(
 @app.command()
 def config(env: EnvOption = None, home: HomeOption = None) -> None:
     """Print the effective configuration of an environment, secrets masked."""
-    with _clear_errors():
-        environment = _environment(env, home)
+    with clear_errors():
+        environment = load(env, home)
         print(yaml.safe_dump(masked(environment), sort_keys=False, allow_unicode=True), end="")
 
 
@@ -193,8 +173,8 @@ def status(env: EnvOption = None, home: HomeOption = None) -> None:
 
     Stale: the source changed since, or what the day is made from is newer than the day itself.
     """
-    with _clear_errors():
-        environment = _environment(env, home)
+    with clear_errors():
+        environment = load(env, home)
         import dagster as dg
 
         from ml_assets.changes import now
@@ -227,7 +207,10 @@ def status(env: EnvOption = None, home: HomeOption = None) -> None:
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.")] = 3000,
+    port: Annotated[int, typer.Option("--port", help="Dagster's port on 127.0.0.1.")] = 3000,
+    mlflow_port: Annotated[
+        int, typer.Option("--mlflow-port", help="MLflow's port on 127.0.0.1.")
+    ] = 5000,
     workspace: Annotated[
         Path, typer.Option("--workspace", "-w", help="Dagster's workspace file.")
     ] = Path("workspace.yaml"),
@@ -236,37 +219,49 @@ def ui(
 ) -> None:
     """Open the Dagster UI on this folder's history, with schedules and sensors running.
 
-    The UI has no login, so it listens on 127.0.0.1 only.
+    Beside it, MLflow's UI on the registered models, unless the registry is a server of its own.
+
+    The UIs have no login, so they listen on 127.0.0.1 only.
     """
-    with _clear_errors():
-        environment = _environment(env, home)
+    with clear_errors():
+        environment = load(env, home)
         import dagster as dg
 
         from ml_assets.home import prepare_home, serve_alone
+        from ml_assets.resources.registry import Registry
         from ml_assets.runs import close_dead_runs
+        from ml_assets.servers import ServerEnded, dagster_ui, mlflow_ui, serve
 
         if not workspace.exists():
             raise ValueError(
                 f"no workspace file {workspace}: run this in the project's folder, or name the "
                 "file with --workspace"
             )
+        registry = Registry(**environment.registry.model_dump())
         prepare_home(environment)
-        serve_alone(environment)
-        _require_free(port)
+        lock = serve_alone(environment)
+        _require_free(port, "--port")
+        servers = [dagster_ui(workspace, port, lock)]
+        models = mask_url(registry.url)
+        if not registry.is_server:
+            if mlflow_port == port:
+                raise ValueError(
+                    f"Dagster and MLflow cannot share port {port}. Choose another: "
+                    f"--mlflow-port {port + 1}"
+                )
+            _require_free(mlflow_port, "--mlflow-port")
+            registry.open()
+            servers.append(mlflow_ui(registry.url, registry.artifacts, mlflow_port))
+            models = f"http://127.0.0.1:{mlflow_port}"
         with dg.DagsterInstance.get() as instance:
             close_dead_runs(instance, without_daemon=True)
-    command = ["dagster", "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port)]
-    environ = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        # `dg dev`, which Dagster would rather we used, takes no workspace of our choosing.
-        "PYTHONWARNINGS": "ignore:Function `dev_command` is superseded",
-    }
-    console.print(f"Opening http://127.0.0.1:{port} (stop with Ctrl-C) …")
-    # A shell that starts us in the background lets us ignore Ctrl-C, and Dagster after us.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    # In place of this process, so that Ctrl-C and signals reach Dagster itself.
-    os.execvpe(command[0], command, environ)  # noqa: S606
+        console.print(f"Opening Dagster on http://127.0.0.1:{port} (stop with Ctrl-C) …")
+        console.print(f"Models are in MLflow on {models}", highlight=False)
+        try:
+            serve(servers)
+        except ServerEnded as error:
+            print(f"Error: {error}", file=sys.stderr)
+            raise typer.Exit(error.code) from None
 
 
 def main() -> None:
@@ -274,26 +269,8 @@ def main() -> None:
     app()
 
 
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OSError, RuntimeError) as error:
-        if not type(error).__module__.startswith("ml_assets") and type(error) is not ValueError:
-            raise
-        errors.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
-        raise typer.Exit(1) from None
-
-
-def _environment(name: str | None, home: Path | None) -> Environment:
-    environ: dict[str, str] = dict(os.environ)
-    if home is not None:
-        environ["ML_ASSETS_HOME"] = str(home)
-    return load_environment(name, environ=environ)
-
-
 def _simulated_environment(home: Path | None) -> Environment:
-    environment = _environment(None, home)
+    environment = load(None, home)
     if environment.name != "dev":
         raise ValueError(
             f"simulated applications have no place in {environment.name}: they are for dev. "
@@ -302,14 +279,14 @@ def _simulated_environment(home: Path | None) -> Environment:
     return environment
 
 
-def _require_free(port: int) -> None:
+def _require_free(port: int, option: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise ValueError(
-                f"port {port} is taken on 127.0.0.1. Choose another: --port {port + 1}"
+                f"port {port} is taken on 127.0.0.1. Choose another: {option} {port + 1}"
             ) from None
 
 

@@ -5,7 +5,8 @@ It finds what is missing or outdated and runs only that, so running it again con
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pandas as pd
@@ -15,9 +16,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from ml_assets.build import build_definitions, resources
+from ml_assets.champions import champion
 from ml_assets.changes import changed_days, extracted_fingerprints, source_fingerprints, today
 from ml_assets.environment import Environment, mask_url
+from ml_assets.model_cards import card_file
 from ml_assets.partitions import days_between, ranges
+from ml_assets.resources.lake import Lake
 from ml_assets.runs import run_days
 from ml_assets.schedules import keep_unchanged
 from ml_assets.state import outdated
@@ -35,9 +39,14 @@ class Summary:
     days: int
     rows: int
     quarantined: int
+    hyperparameters: str
     roc_auc: float
     log_loss: float
+    calibration: str
+    threshold: float
     champion: int
+    decision: str
+    model_card: Path
     expected_claims: float
     scored_day: str
 
@@ -48,13 +57,17 @@ def check_size(environment: Environment, days: int, now: datetime) -> None:
     Raises:
         ValueError: Naming the number of days that would do.
     """
-    settings = environment.training
-    matured = settings.validation_days + settings.holdout_days + 1
+    settings, tuning = environment.training, environment.tuning
+    learned = max(
+        settings.validation_days + 1,
+        tuning.folds * tuning.fold_days + tuning.judge_days + 1,
+    )
+    matured = learned + settings.calibration_days + settings.holdout_days
     fewest = CLAIMS.label_maturity_days + matured
     if days < fewest:
         raise ValueError(
             f"--days {days} is too few: outcomes take {CLAIMS.label_maturity_days} days to "
-            f"mature, and a model needs {matured} matured days. "
+            f"mature, and tuning and training need {matured} matured days. "
             f"Use --days {fewest} or more."
         )
     most = (today(environment, now) - CLAIMS.start_date).days
@@ -99,6 +112,9 @@ def run_demo(
         note = f"{len(arrived)} days new or changed" if arrived else "nothing new"
         progress.update(arrive, completed=1, note=note)
 
+        def keys(*stages: str) -> list[dg.AssetKey]:
+            return [dg.AssetKey([use_case.name, stage]) for stage in stages]
+
         def materialise(
             title: str, job: str, stages: int, wanted: Iterable[str], **kwargs: object
         ) -> None:
@@ -137,22 +153,39 @@ def run_demo(
             },
         )
         last_day = yesterday.isoformat()
+        if not _tuned_lately(use_case, lake, last_day):
+            materialise("Training set and hyperparameters", "tuning", 2, [last_day])
+
+        def stale(*stages: str, days: Iterable[str] = (last_day,)) -> list[str]:
+            found = (outdated(instance, use_case, stage, days) for stage in stages)
+            return sorted({day for days in found for day in days})
+
+        if stale("training_set"):
+            materialise("Training set", "training", 1, [last_day], assets=keys("training_set"))
         materialise(
-            "Training set, model and champion",
+            "Model, champion and model card",
             "training",
             3,
-            outdated(instance, use_case, "champion", [last_day]),
+            stale("model", "champion", "model_card"),
+            assets=keys("model", "champion", "model_card"),
         )
         recent = days_between(max(first, yesterday - timedelta(days=SCORED_DAYS - 1)), yesterday)
         materialise(
             "Predictions",
             "scoring",
-            1,
-            outdated(instance, use_case, "predictions", recent),
-            assets=[dg.AssetKey([use_case.name, "predictions"])],
+            2,
+            stale("predictions", "shadow", days=recent),
+            assets=keys("predictions", "shadow"),
             run_config=keep_unchanged(use_case),
         )
     return _summarise(use_case, environment, last_day)
+
+
+def _tuned_lately(use_case: UseCase, lake: Lake, day: str) -> bool:
+    """Whether the week up to a day has seen a tuning, as the weekly schedule would have it."""
+    a_week_ago = (date.fromisoformat(day) - timedelta(days=7)).isoformat()
+    tuned = lake.rows_per_day(f"{use_case.name}/hyperparameters")
+    return any(a_week_ago < known <= day for known in tuned)
 
 
 def show(summary: Summary, environment: Environment, console: Console, ui_command: str) -> None:
@@ -164,9 +197,13 @@ def show(summary: Summary, environment: Environment, console: Console, ui_comman
         ("Days", f"{summary.days}"),
         ("Rows", f"{summary.rows:,}"),
         ("Rows in quarantine", f"{summary.quarantined:,}"),
+        ("Hyperparameters", summary.hyperparameters),
         ("ROC AUC on the holdout", f"{summary.roc_auc:.4f}"),
         ("Log loss on the holdout", f"{summary.log_loss:.4f}"),
+        ("Calibration", f"{summary.calibration}; referred from {summary.threshold:.1%}"),
         ("Champion", f"claims version {summary.champion}"),
+        ("The gate", summary.decision),
+        ("Model card", str(summary.model_card)),
         (f"Claims expected of {summary.scored_day}", f"{summary.expected_claims:.1f}"),
         ("Warehouse", mask_url(environment.warehouse.url)),
         ("Tables", mask_url(environment.lake.url)),
@@ -181,10 +218,13 @@ def show(summary: Summary, environment: Environment, console: Console, ui_comman
 def _summarise(use_case: UseCase, environment: Environment, day: str) -> Summary:
     lake = resources(environment)["lake"]
     start = use_case.start_date.isoformat()
-    accounts = lake.read(f"{use_case.name}/extraction", start, day)
-    version = lake.read(f"{use_case.name}/champion", day, day)["version"].iloc[0]
-    models = lake.read(f"{use_case.name}/model", start, day)
-    model = models[models["version"] == version].iloc[-1]
+
+    def rows(stage: str) -> pd.DataFrame:
+        return lake.read(f"{use_case.name}/{stage}", start, day)
+
+    accounts, tuned, models = (rows(name) for name in ("extraction", "hyperparameters", "model"))
+    version = champion(lake, use_case).version
+    model, tuning = models[models["version"] == version].iloc[-1], tuned.iloc[-1]
     predictions: pd.DataFrame = lake.read(
         f"{use_case.name}/predictions", day, day, columns=["day", "probability"]
     )
@@ -192,9 +232,14 @@ def _summarise(use_case: UseCase, environment: Environment, day: str) -> Summary
         days=len(accounts),
         rows=int(accounts["rows_kept"].sum()),
         quarantined=int(accounts["rows_quarantined"].sum()),
+        hyperparameters=f"{tuning['decision']} as of {tuning['day']}, {tuning['trials']} trials",
         roc_auc=float(model["roc_auc"]),
         log_loss=float(model["log_loss"]),
-        champion=int(version),
+        calibration=model["calibration"],
+        threshold=float(model["threshold"]),
+        champion=version,
+        decision=rows("champion").iloc[-1]["reason"],
+        model_card=card_file(environment, use_case, version),
         expected_claims=float(predictions["probability"].sum()),
         scored_day=day,
     )

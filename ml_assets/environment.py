@@ -58,6 +58,7 @@ def _begins_with(*starts: str) -> Callable[[str], str]:
 
 
 TimeOfDay = Annotated[str, AfterValidator(_time_of_day)]
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 
 
 class _Section(BaseModel):
@@ -97,11 +98,13 @@ class ContractSettings(_Section):
 
 
 class ScheduleSettings(_Section):
-    """When the daily jobs start, in the environment's time zone."""
+    """When the daily and weekly jobs start, in the environment's time zone."""
 
     enabled: bool
     scoring_at: TimeOfDay
     training_at: TimeOfDay
+    tuning_at: TimeOfDay
+    tuning_on: Weekday
 
 
 class SensorSettings(_Section):
@@ -119,10 +122,41 @@ class TrainingSettings(_Section):
     seed: int = Field(ge=0)
     threads: int = Field(ge=1)
     validation_days: int = Field(ge=1)
+    calibration_days: int = Field(ge=1)
+    calibration_folds: int = Field(ge=2)
     holdout_days: int = Field(ge=1)
     max_rounds: int = Field(ge=1)
     early_stopping_rounds: int = Field(ge=1)
     parameters: dict[str, int | float | str]
+
+
+class EvaluationSettings(_Section):
+    """How a model is judged."""
+
+    resamples: int = Field(ge=100)
+    plots: bool
+
+
+class GuardrailSettings(_Section):
+    """What no promotion may break; see `ml_assets.core.gate.Limits`."""
+
+    min_holdout_rows: int = Field(ge=1)
+    calibration_slope_low: float = Field(ge=0)
+    calibration_slope_high: float = Field(ge=0)
+    slice_margin: float = Field(ge=0)
+    min_slice_rows: int = Field(ge=1)
+    max_missing_increase: float = Field(ge=0, le=1)
+
+
+class TuningSettings(_Section):
+    """How hyperparameters are searched, and on how many days the outcome is judged."""
+
+    trials: int = Field(ge=1, le=1_000)
+    time_budget_seconds: int = Field(ge=1, le=86_400)
+    metric: Literal["log_loss", "roc_auc"]
+    folds: int = Field(ge=2, le=20)
+    fold_days: int = Field(ge=1)
+    judge_days: int = Field(ge=1)
 
 
 class GateSettings(_Section):
@@ -132,6 +166,13 @@ class GateSettings(_Section):
     resamples: int = Field(ge=100)
     margin: float = Field(ge=0)
     refresh_after_days: int = Field(ge=1)
+    guardrails: GuardrailSettings
+
+
+class ScoringSettings(_Section):
+    """What is said about each application."""
+
+    reasons: int = Field(ge=0, le=20)
 
 
 class Environment(_Section):
@@ -147,7 +188,10 @@ class Environment(_Section):
     schedules: ScheduleSettings
     sensor: SensorSettings
     training: TrainingSettings
+    tuning: TuningSettings
+    evaluation: EvaluationSettings
     gate: GateSettings
+    scoring: ScoringSettings
 
     @property
     def zone(self) -> ZoneInfo:

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 import dagster as dg
 from pandera.errors import SchemaErrors
 
+from ml_assets.champions import NoChampion, Undecided
 from ml_assets.core.bundle import CorruptBundle
 from ml_assets.core.contract import ContractError
-from ml_assets.core.splits import TooFewDays
-from ml_assets.core.training import OneClass
+from ml_assets.core.gate import Unfit
+from ml_assets.core.splits import OneClass, TooFewDays
+from ml_assets.core.tuning import TuningFailed
 from ml_assets.resources.lake import LakeError
 from ml_assets.resources.registry import RegistryError
 from ml_assets.resources.warehouse import WarehouseError, WarehouseUnavailable
@@ -22,10 +24,14 @@ _PERMANENT = (
     ContractError,
     CorruptBundle,
     LakeError,
+    NoChampion,
     OneClass,
     RegistryError,
     SchemaErrors,
     TooFewDays,
+    TuningFailed,
+    Undecided,
+    Unfit,
     WarehouseError,
 )
 

@@ -44,10 +44,13 @@ def prepare_home(environment: Environment) -> Path:
     return folder
 
 
-def serve_alone(environment: Environment) -> None:
-    """Let this process, and what it becomes by `exec`, be the only one that serves the folder.
+def serve_alone(environment: Environment) -> int:
+    """Let this process, and those that it hands the lock to, be the only ones to serve the folder.
 
     Two daemons on one folder would both start the runs of each schedule.
+
+    Returns:
+        The lock's file descriptor; the lock lasts until the last process that has it ends.
 
     Raises:
         AlreadyServed: Another process does.
@@ -65,5 +68,4 @@ def serve_alone(environment: Environment) -> None:
         ) from None
     except OSError as error:
         raise HomeError(f"{file} cannot be locked: {error}. Remove it, or use --home.") from error
-    # The lock lasts as long as the descriptor, which `exec` would otherwise close.
-    os.set_inheritable(descriptor, True)
+    return descriptor

@@ -19,15 +19,17 @@ class Jobs:
         ingestion: From the warehouse to features.
         scoring: From the warehouse to predictions.
         training: From features to a champion.
+        tuning: From features to hyperparameters.
     """
 
     ingestion: AssetJob
     scoring: AssetJob
     training: AssetJob
+    tuning: AssetJob
 
     def all(self) -> list[AssetJob]:
         """Every job, for `dg.Definitions`."""
-        return [self.ingestion, self.scoring, self.training]
+        return [self.ingestion, self.scoring, self.training, self.tuning]
 
 
 def build_jobs(use_case: UseCase) -> Jobs:
@@ -49,12 +51,19 @@ def build_jobs(use_case: UseCase) -> Jobs:
         ),
         scoring=job(
             "scoring",
-            [*ingested, "predictions"],
-            "Read days from the warehouse and score them with the champion",
+            [*ingested, "predictions", "shadow"],
+            "Read days from the warehouse and score them with the champion, and with the "
+            "challenger in its shadow",
         ),
         training=job(
             "training",
-            ["training_set", "model", "champion"],
-            "Train a challenger on what has matured, and let the gate decide who serves",
+            ["training_set", "model", "champion", "model_card"],
+            "Train a challenger on what has matured, let the gate decide who serves, and write the "
+            "model card",
+        ),
+        tuning=job(
+            "tuning",
+            ["training_set", "hyperparameters"],
+            "Search hyperparameters on what has matured, and decide whether to adopt them",
         ),
     )

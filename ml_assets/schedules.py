@@ -1,8 +1,9 @@
-"""The daily schedules of a use case, registered by environment.
+"""The daily and weekly schedules of a use case, registered by environment.
 
 A toggle in the UI outlives `default_status`, so an environment that wants no schedules has none.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,26 +17,37 @@ from ml_assets.use_case import UseCase
 def schedules(
     use_case: UseCase, environment: Environment, jobs: Jobs
 ) -> list[dg.ScheduleDefinition]:
-    """Score yesterday each morning, train as of yesterday each night."""
+    """Score yesterday each morning, train as of yesterday each night, tune once a week."""
     if not environment.schedules.enabled:
         return []
     settings = environment.schedules
     return [
-        _daily(
+        _of_yesterday(
             use_case,
             environment,
             jobs.scoring,
+            "daily",
             at=settings.scoring_at,
             description="Each morning: score yesterday's applications",
             run_config=keep_unchanged(use_case),
         ),
-        _daily(
+        _of_yesterday(
             use_case,
             environment,
             jobs.training,
+            "daily",
             at=settings.training_at,
             description="Each night: train on what had matured by yesterday",
-            run_config={},
+        ),
+        _of_yesterday(
+            use_case,
+            environment,
+            jobs.tuning,
+            "weekly",
+            at=settings.tuning_at,
+            on=settings.tuning_on[:3],
+            description=f"Each {settings.tuning_on.capitalize()}: search hyperparameters on what "
+            "had matured by yesterday",
         ),
     ]
 
@@ -45,27 +57,29 @@ def keep_unchanged(use_case: UseCase) -> dict[str, Any]:
     return {"ops": {f"{use_case.name}__predictions": {"config": {"keep_unchanged": True}}}}
 
 
-def _daily(
+def _of_yesterday(
     use_case: UseCase,
     environment: Environment,
     job: AssetJob,
+    rhythm: str,
     *,
     at: str,
     description: str,
-    run_config: dict[str, Any],
+    on: str = "*",
+    run_config: Mapping[str, Any] | None = None,
 ) -> dg.ScheduleDefinition:
     hour, minute = at.split(":")
 
     # Dagster's own builder takes the newest partition, which here is today: see partitions.daily.
     @dg.schedule(
-        name=f"{job.name}_daily",
+        name=f"{job.name}_{rhythm}",
         job=job,
-        cron_schedule=f"{int(minute)} {int(hour)} * * *",
+        cron_schedule=f"{int(minute)} {int(hour)} * * {on}",
         execution_timezone=environment.time_zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=description,
     )
-    def daily_schedule(context: dg.ScheduleEvaluationContext) -> Any:
+    def schedule(context: dg.ScheduleEvaluationContext) -> Any:
         day = _yesterday(context.scheduled_execution_time, environment)
         if day < use_case.start_date.isoformat():
             return dg.SkipReason(
@@ -73,7 +87,7 @@ def _daily(
             )
         return dg.RunRequest(run_key=day, partition_key=day, run_config=run_config)
 
-    return daily_schedule
+    return schedule
 
 
 def _yesterday(now: datetime, environment: Environment) -> str:

@@ -18,13 +18,16 @@ LINEAGE: dict[str, tuple[str, ...]] = {
     "extraction": (),
     "features": ("raw",),
     "training_set": (),
+    "hyperparameters": ("training_set",),
     "model": ("training_set",),
     "champion": ("model",),
+    "model_card": ("champion",),
     "predictions": ("features",),
+    "shadow": ("features", "predictions"),
 }
 
 # The stages whose day follows from the source's rows of that day.
-_FOLLOW_THE_SOURCE = ("raw", "quarantine", "extraction", "features", "predictions")
+_FOLLOW_THE_SOURCE = ("raw", "quarantine", "extraction", "features", "predictions", "shadow")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from datetime import datetime
 import dagster as dg
 
 from ml_assets.build import USE_CASES, resources
+from ml_assets.champions import history
 from ml_assets.changes import changed_days, extracted_fingerprints, source_fingerprints
 from ml_assets.environment import Environment
 from ml_assets.failures import cause
@@ -73,14 +74,15 @@ def platform_status(
 
 
 def _champion(use_case: UseCase, lake: Lake) -> str:
-    table = f"{use_case.name}/champion"
-    days = lake.rows_per_day(table)
-    if not days:
+    reigns = history(lake, use_case)
+    if not reigns:
         return f"none yet; run the job {use_case.name}_training"
-    history = lake.read(table, min(days), max(days))
-    newest = history.iloc[-1]
-    since = history.loc[history["version"] == newest["version"], "day"].min()
-    return f"{use_case.name} version {newest['version']}, since {since} ({newest['decision']})"
+    now = reigns[-1]
+    event = now.event.replace("_", " ")
+    return (
+        f"{use_case.name} version {now.version}, since {now.at:%Y-%m-%d %H:%M} UTC ({event}, by "
+        f"{now.by}: {now.reason})"
+    )
 
 
 def _last_run(instance: dg.DagsterInstance) -> str:

@@ -4,13 +4,15 @@ Where tables lie and how the platform runs belongs in `ml_assets.environment`; h
 belongs in `ml_assets.assets`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
 
 import pandera.pandas as pa
+
+from ml_assets.core.threshold import Costs
 
 DAY = "day"  # the daily partition of a row, as YYYY-MM-DD: first column of every table
 
@@ -22,6 +24,8 @@ class UseCase:
     Attributes:
         name: Prefix of the asset keys, and name of the group and of the registered model.
         description: One sentence for the UI.
+        purpose: What its probabilities are for, and what they are not for, for the model card.
+        limits: What a reader of a probability must know, a sentence each.
         owners: Who answers for it: e-mail addresses, or `team:name`.
         query_file: The `.sql` file that reads the raw rows of `[:start, :end)`.
         raw: Contract of the raw rows.
@@ -32,6 +36,9 @@ class UseCase:
         target: Column with the outcome: 0, 1, or missing until it is known.
         dropped: Raw columns that no model sees, each with the reason.
         categorical: Feature columns whose values are names, not amounts.
+        slices: Columns by whose values the model is also judged, each with the lower edges of its
+            bands, or None to take each value as it is.
+        costs: What a missed positive and a needless referral cost.
         label_maturity_days: Age at which a row's outcome is final.
         training_window_days: Number of matured days that a model learns from, at most.
         start_date: First day of the platform's partitions.
@@ -41,6 +48,8 @@ class UseCase:
 
     name: str
     description: str
+    purpose: str
+    limits: tuple[str, ...]
     owners: tuple[str, ...]
     query_file: Path
     raw: type[pa.DataFrameModel]
@@ -51,6 +60,8 @@ class UseCase:
     target: str
     dropped: Mapping[str, str]
     categorical: tuple[str, ...]
+    slices: Mapping[str, Sequence[float] | None]
+    costs: Costs
     label_maturity_days: int
     training_window_days: int
     start_date: date
@@ -73,6 +84,8 @@ class UseCase:
             _require(column in features, f"column {column!r} is not in the features contract")
         unknown = set(self.categorical) - set(self.inputs)
         _require(not unknown, f"categorical columns not among the inputs: {sorted(unknown)}")
+        unknown = set(self.slices) - set(features)
+        _require(not unknown, f"slices of columns not in the features contract: {sorted(unknown)}")
         _require(self.label_maturity_days >= 0, "label_maturity_days must not be negative")
         _require(self.training_window_days >= 1, "training_window_days must be at least 1")
 

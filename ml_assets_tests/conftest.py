@@ -104,14 +104,31 @@ class Platform:
 
 
 def small_environment(home: Path) -> Environment:
-    """The dev environment in a folder, with splits of one day."""
+    """The dev environment in a folder, with splits of a day or two."""
     environment = load_environment("dev", environ={"ML_ASSETS_HOME": str(home)})
-    settings = {"validation_days": 1, "holdout_days": 2, "max_rounds": 60}
-    quick = {"attempts": 2, "backoff_seconds": 0.01}
+    sections = {
+        "training": {
+            "validation_days": 1,
+            "calibration_days": 1,
+            "holdout_days": 2,
+            "max_rounds": 60,
+            # Tests run side by side: two threads each would wait for one another.
+            "threads": 1,
+        },
+        "evaluation": {"resamples": 100, "plots": False},
+        "tuning": {"trials": 4, "folds": 2},
+        "gate": {
+            "guardrails": environment.gate.guardrails.model_copy(
+                # A few hundred rows: too few to be strict about, but for those tests that are.
+                update={"min_holdout_rows": 50, "calibration_slope_low": 0.3}
+            )
+        },
+        "warehouse": {"attempts": 2, "backoff_seconds": 0.01},
+    }
     return environment.model_copy(
         update={
-            "training": environment.training.model_copy(update=settings),
-            "warehouse": environment.warehouse.model_copy(update=quick),
+            name: getattr(environment, name).model_copy(update=changes)
+            for name, changes in sections.items()
         }
     )
 

@@ -16,9 +16,12 @@ STAGES = {
     "extraction",
     "features",
     "training_set",
+    "hyperparameters",
     "model",
     "champion",
+    "model_card",
     "predictions",
+    "shadow",
 }
 
 
@@ -43,11 +46,16 @@ def test_the_graph_is_the_journey_of_a_row(repository: dg.RepositoryDefinition) 
     assert edges == {
         ("raw", "features"),
         ("features", "training_set"),
+        ("training_set", "hyperparameters"),
+        ("hyperparameters", "model"),
         ("training_set", "model"),
         ("training_set", "champion"),
         ("model", "champion"),
         ("features", "predictions"),
         ("champion", "predictions"),
+        ("champion", "model_card"),
+        ("features", "shadow"),
+        ("predictions", "shadow"),
     }
 
 
@@ -63,12 +71,14 @@ def test_every_asset_says_what_it_is(repository: dg.RepositoryDefinition, stage:
     assert node.group_name == "claims"
     assert len(node.code_version or "") == 12
     assert isinstance(node.partitions_def, dg.DailyPartitionsDefinition)
+    if stage == "model_card":
+        return  # a page and no table
     schema = definition.metadata_by_key[key]["dagster/column_schema"]
     described = [column.description for column in schema.columns]
     assert all(described), "every column reaches the UI with a description"
 
 
-@pytest.mark.parametrize("stage", ["raw", "features", "predictions", "quarantine"])
+@pytest.mark.parametrize("stage", ["raw", "features", "predictions", "shadow", "quarantine"])
 def test_the_type_of_an_asset_is_its_contract(
     repository: dg.RepositoryDefinition, stage: str
 ) -> None:
@@ -87,10 +97,11 @@ def test_the_type_of_an_asset_is_its_contract(
 def test_the_jobs_schedules_and_sensor_are_there(repository: dg.RepositoryDefinition) -> None:
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
 
-    assert jobs == {"claims_ingestion", "claims_scoring", "claims_training"}
+    assert jobs == {"claims_ingestion", "claims_scoring", "claims_training", "claims_tuning"}
     assert {each.name for each in repository.schedule_defs} == {
         "claims_scoring_daily",
         "claims_training_daily",
+        "claims_tuning_weekly",
     }
     assert {each.name for each in repository.sensor_defs} == {"claims_new_data"}
 
@@ -106,7 +117,7 @@ def test_every_environment_builds(name: str) -> None:
 def test_loading_is_quiet_does_no_work_and_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys, ml_assets.definitions as found; found.defs.get_repository_def();"
-        "print([name for name in ('xgboost', 'mlflow', 'matplotlib', 'sklearn', 'scipy')"
+        "print([name for name in ('xgboost', 'mlflow', 'matplotlib', 'sklearn', 'scipy', 'optuna')"
         " if name in sys.modules])"
     )
     done = subprocess.run(
@@ -160,4 +171,5 @@ def test_one_run_at_a_time_writes_the_tables(repository: dg.RepositoryDefinition
     }
 
     written = {stage for stage, pool in pools.items() if pool == "claims_tables"}
-    assert written == {"raw", "quarantine", "extraction", "features", "predictions"}
+    assert written == {"raw", "quarantine", "extraction", "features", "predictions", "shadow"}
+    assert pools["champion"] == "claims_champion"

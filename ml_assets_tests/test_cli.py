@@ -74,7 +74,7 @@ def test_simulate_before_the_demo_says_what_to_do() -> None:
 
 @pytest.mark.parametrize(
     ("days", "told"),
-    [("10", "Use --days 53 or more"), ("5000", "reaches back before 2025-07-01")],
+    [("10", "Use --days 58 or more"), ("5000", "reaches back before 2025-07-01")],
 )
 def test_a_demo_of_impossible_size_is_refused_before_any_work(
     days: str, told: str, tmp_path: Path
@@ -149,16 +149,77 @@ def test_a_mistyped_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     assert "ML_ASSETS_WAREHOUS_URL: unknown; expected one of ML_ASSETS_ENV" in result.output
 
 
-def test_a_taken_port_is_told_with_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--port", "--mlflow-port"])
+def test_a_taken_port_is_told_with_another(tmp_path: Path, option: str) -> None:
     import socket
 
     (tmp_path / "workspace.yaml").write_text("load_from: []")
-    with socket.socket() as taken:
+    with socket.socket() as taken, socket.socket() as probe:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
+        probe.bind(("127.0.0.1", 0))
+        free = probe.getsockname()[1]
+        probe.close()
+        other = {"--port": "--mlflow-port", "--mlflow-port": "--port"}[option]
 
-        result = call("ui", "--port", str(port))
+        result = call("ui", option, str(port), other, str(free))
 
     assert result.exit_code == 1
-    assert f"port {port} is taken on 127.0.0.1. Choose another: --port {port + 1}" in result.output
+    told = f"port {port} is taken on 127.0.0.1. Choose another: {option} {port + 1}"
+    assert told in result.output
+
+
+def test_one_port_for_both_uis_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "workspace.yaml").write_text("load_from: []")
+
+    result = call("ui", "--port", "3456", "--mlflow-port", "3456")
+
+    assert result.exit_code == 1
+    assert "cannot share port 3456" in result.output
+
+
+@pytest.mark.parametrize(
+    ("url", "served"),
+    [(None, ["the Dagster UI", "the MLflow UI"]), ("http://u:s3cr3t@mlflow", ["the Dagster UI"])],
+)
+def test_the_ui_shows_the_models_where_the_registry_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str | None, served: list[str]
+) -> None:
+    import ml_assets.servers
+
+    (tmp_path / "workspace.yaml").write_text("load_from: []")
+    if url:
+        monkeypatch.setenv("ML_ASSETS_REGISTRY_URL", url)
+    monkeypatch.setattr("ml_assets.resources.registry.Registry.open", lambda registry: None)
+    monkeypatch.setattr("ml_assets.cli._require_free", lambda port, option: None)
+    started: list[ml_assets.servers.Server] = []
+    monkeypatch.setattr(ml_assets.servers, "serve", started.extend)
+
+    result = call("ui", "--port", "3456", "--mlflow-port", "5678")
+
+    assert result.exit_code == 0, result.output
+    assert [server.name for server in started] == served
+    place = "http://u:***@mlflow" if url else "http://127.0.0.1:5678"
+    assert f"Models are in MLflow on {place}" in result.output
+    commands = [word for server in started for word in server.command]
+    assert not [word for word in commands if "mlflow.db" in word or "s3cr3t" in word]
+
+
+def test_a_ui_that_ends_by_itself_hands_its_exit_code_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import ml_assets.servers
+
+    def ended(servers: object) -> None:
+        raise ml_assets.servers.ServerEnded("the MLflow UI ended by itself", 3)
+
+    (tmp_path / "workspace.yaml").write_text("load_from: []")
+    monkeypatch.setattr("ml_assets.resources.registry.Registry.open", lambda registry: None)
+    monkeypatch.setattr("ml_assets.cli._require_free", lambda port, option: None)
+    monkeypatch.setattr(ml_assets.servers, "serve", ended)
+
+    result = call("ui")
+
+    assert result.exit_code == 3
+    assert "Error: the MLflow UI ended by itself" in result.output

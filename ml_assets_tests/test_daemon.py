@@ -55,7 +55,7 @@ def wait_for(condition: Any, what: str) -> Any:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("daemon")
-    ml_assets("demo", "--days", "53", "--home", str(home))
+    ml_assets("demo", "--days", "58", "--home", str(home))
     return home
 
 
@@ -66,7 +66,7 @@ def port(home: Path) -> Iterator[int]:
     command = [str(Path(sys.executable).parent / "ml-assets"), "ui", "--home", str(home)]
     with (home / "ui.log").open("w") as log:
         process = subprocess.Popen(
-            [*command, "--port", str(port)],
+            [*command, "--port", str(port), "--mlflow-port", str(free_port())],
             cwd=PROJECT,
             stdout=log,
             stderr=log,
@@ -95,7 +95,7 @@ def test_the_ui_shows_the_graph_with_the_history_of_the_demo(port: int) -> None:
         node["assetKey"]["path"][-1]: node["partitionStats"]["numMaterialized"]
         for node in found["assetNodes"]
     }
-    assert stats["raw"] == stats["features"] == 53
+    assert stats["raw"] == stats["features"] == 58
     assert stats["predictions"] == 14
     assert stats["champion"] == 1
     runs = found["runsOrError"]["results"]

@@ -14,7 +14,17 @@ import pytest
 from ml_assets.build import resources
 from ml_assets.environment import Environment, load_environment
 
-STAGES = ("raw", "quarantine", "extraction", "features", "training_set", "model", "champion")
+STAGES = (
+    "raw",
+    "quarantine",
+    "extraction",
+    "features",
+    "training_set",
+    "hyperparameters",
+    "model",
+    "champion",
+    "champion_history",
+)
 
 
 def ml_assets(*arguments: str, check: bool = True) -> str:
@@ -47,7 +57,7 @@ def environment(home: Path) -> Environment:
 
 @pytest.fixture(scope="module")
 def told(home: Path) -> str:
-    return ml_assets("demo", "--days", "53", "--home", str(home))
+    return ml_assets("demo", "--days", "58", "--home", str(home))
 
 
 def test_the_demo_ends_with_a_summary_of_what_it_made(told: str, environment: Environment) -> None:
@@ -58,7 +68,7 @@ def test_the_demo_ends_with_a_summary_of_what_it_made(told: str, environment: En
         assert found, told
         return float(found[1].replace(",", ""))
 
-    assert said(r"Days +([\d,]+)") == 53
+    assert said(r"Days +([\d,]+)") == 58
     assert said(r"Rows +([\d,]+)") == len(made["raw"])
     assert said(r"quarantine +([\d,]+)") == len(made["quarantine"]) > 30
     assert 0.93 < said(r"ROC AUC on the holdout +([\d.]+)") < 0.98
@@ -87,7 +97,7 @@ def test_running_it_again_continues_and_duplicates_nothing(
 ) -> None:
     before = dict(tables(environment))
 
-    again = ml_assets("demo", "--days", "53", "--home", str(home))
+    again = ml_assets("demo", "--days", "58", "--home", str(home))
 
     assert again.count("up to date") >= 4
     assert "nothing new" in again
@@ -104,16 +114,16 @@ def test_status_tells_where_things_stand_before_and_after_a_simulated_day(
     changed = ml_assets("status", "--home", str(home))
     ahead = ml_assets("simulate", "--home", str(home), check=False)
     # The demo of the next day would do the same: bring all that changed up to date.
-    ml_assets("demo", "--days", "53", "--home", str(home))
+    ml_assets("demo", "--days", "58", "--home", str(home))
     mended = ml_assets("status", "--home", str(home))
 
     assert "Changed in the source, not yet read: –" in quiet
     assert re.search(r"outcomes or corrections arrived for 4\d earlier days", arrived)
     assert re.search(r"not yet read: 4\d: 20\d\d-\d\d-\d\d … 20\d\d", changed)
-    assert re.search(r"features +│ 53 +│ \S+ +│ 4\d: 20\d\d-\d\d-\d\d …", changed)
+    assert re.search(r"features +│ 58 +│ \S+ +│ 4\d: 20\d\d-\d\d-\d\d …", changed)
     assert "does not run ahead of the calendar" in ahead
     assert "Changed in the source, not yet read: –" in mended
-    assert re.search(r"claims version 1, since \S+ \(first\)", mended)
+    assert re.search(r"claims version 1, since \S+ \S+ UTC \(first, by gate: ", mended)
     assert "success" in mended
 
 

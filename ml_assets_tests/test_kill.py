@@ -26,7 +26,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, pd.
     """The tables of a demo that nobody disturbed, and the seconds it took."""
     home = tmp_path_factory.mktemp("undisturbed")
     started = time.monotonic()
-    ml_assets("demo", "--days", "53", "--home", str(home))
+    ml_assets("demo", "--days", "58", "--home", str(home))
     seconds = time.monotonic() - started
     return dict(tables(load_environment("dev", environ={"ML_ASSETS_HOME": str(home)}))), seconds
 
@@ -38,7 +38,7 @@ def test_a_killed_demo_ends_in_the_tables_of_an_undisturbed_one(
     expected, seconds = undisturbed
     # A moment in each of equal parts of the demo, so that every phase is hit.
     moment = seconds * (kill + random.Random(SEED + kill).random()) / KILLS
-    command = [str(Path(sys.executable).parent / "ml-assets"), "demo", "--days", "53"]
+    command = [str(Path(sys.executable).parent / "ml-assets"), "demo", "--days", "58"]
     process = subprocess.Popen(
         [*command, "--home", str(tmp_path)],
         stdout=subprocess.DEVNULL,
@@ -49,7 +49,7 @@ def test_a_killed_demo_ends_in_the_tables_of_an_undisturbed_one(
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
-    ml_assets("demo", "--days", "53", "--home", str(tmp_path))
+    ml_assets("demo", "--days", "58", "--home", str(tmp_path))
 
     found = dict(tables(load_environment("dev", environ={"ML_ASSETS_HOME": str(tmp_path)})))
     for stage, frame in expected.items():

@@ -1,4 +1,4 @@
-"""The daily schedules ask for yesterday, in the configured time zone."""
+"""The daily and weekly schedules ask for yesterday, in the configured time zone."""
 
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -45,6 +45,18 @@ def test_training_asks_for_yesterday(platform: Platform) -> None:
     request = tick(platform, "claims_training_daily", datetime(2026, 1, 20, 1, 30, tzinfo=LONDON))
 
     assert request.partition_key == "2026-01-19"
+
+
+def test_tuning_asks_for_yesterday_once_a_week_before_that_nights_training(
+    platform: Platform,
+) -> None:
+    repository = platform.definitions.get_repository_def()
+    schedule = repository.get_schedule_def("claims_tuning_weekly")
+    sunday = datetime(2026, 1, 18, 0, 30, tzinfo=LONDON)
+
+    assert schedule.cron_schedule == "30 0 * * sun"
+    assert schedule.execution_timezone == "Europe/London"
+    assert tick(platform, "claims_tuning_weekly", sunday).partition_key == "2026-01-17"
 
 
 def test_times_and_zone_come_from_the_environment(platform: Platform) -> None:

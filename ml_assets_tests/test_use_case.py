@@ -9,6 +9,7 @@ import pandera.pandas as pa
 import pytest
 from pandera.typing import Series
 
+from ml_assets.core.threshold import Costs
 from ml_assets.use_case import DAY, columns
 from ml_assets.use_cases.claims.schema import ClaimsFeatures, ClaimsRaw
 from ml_assets.use_cases.claims.simulator import TABLE_COLUMNS
@@ -40,6 +41,10 @@ class WithExtra(ClaimsFeatures):
             {"categorical": ("gender", "shoe_size", "claim_status")},
             "categorical columns not among the inputs: ['claim_status', 'shoe_size']",
         ),
+        (
+            {"slices": {"age": (30,), "shoe_size": None}},
+            "slices of columns not in the features contract: ['shoe_size']",
+        ),
         ({"label_maturity_days": -1}, "label_maturity_days must not be negative"),
         ({"training_window_days": 0}, "training_window_days must be at least 1"),
     ],
@@ -57,6 +62,30 @@ def test_an_outcome_that_is_known_at_once_and_a_window_of_one_day_are_allowed() 
     changed = replace(CLAIMS, label_maturity_days=0, training_window_days=1)
 
     assert (changed.label_maturity_days, changed.training_window_days) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("missed_claim", "needless_referral", "named"),
+    [(0, 1, "missed_claim"), (1, -1, "needless_referral"), (float("nan"), 1, "missed_claim")],
+)
+def test_costs_under_which_one_error_is_free_are_refused(
+    missed_claim: float, needless_referral: float, named: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"costs: {named} must be a finite number above 0"):
+        Costs(missed_claim, needless_referral)
+
+
+def test_purpose_and_limits_say_enough_for_a_model_card() -> None:
+    assert "not for" in CLAIMS.purpose
+    assert len(CLAIMS.limits) >= 3
+    assert all(len(limit) > 40 and limit.endswith(".") for limit in CLAIMS.limits)
+    assert f"{CLAIMS.label_maturity_days} days" in " ".join(CLAIMS.limits)
+
+
+def test_slices_are_features_with_rising_bands() -> None:
+    assert set(CLAIMS.slices) <= set(columns(ClaimsFeatures))
+    for edges in CLAIMS.slices.values():
+        assert edges is None or list(edges) == sorted(set(edges))
 
 
 @pytest.mark.parametrize("day", range(5, 10))

@@ -1,36 +1,82 @@
 """From `model` to `champion`: who serves from a day on, and why; one decision a day."""
 
+import json
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 
-from ml_assets.assets.common import code_version, spec
+from ml_assets.assets.common import code_version, preview, spec
 from ml_assets.assets.training import labelled_rows
+from ml_assets.champions import GATE, Reign, barred, deciding, history, record, remedy
+from ml_assets.changes import now
+from ml_assets.core.bundle import Bundle, encode, predict
 from ml_assets.core.contract import ContractError
-from ml_assets.core.gate import Difference, Verdict, decide, paired_bootstrap, row_log_loss
-from ml_assets.core.scoring import predict
+from ml_assets.core.evaluation import slice_groups
+from ml_assets.core.explanations import in_words, read_reasons, strongest_reasons
+from ml_assets.core.gate import (
+    Difference,
+    Guardrail,
+    Limits,
+    Unfit,
+    Verdict,
+    decide,
+    missing_guardrail,
+    paired_bootstrap,
+    row_log_loss,
+    slice_guardrail,
+    slope_guardrail,
+    window_guardrail,
+)
 from ml_assets.core.tables import Champion
-from ml_assets.environment import Environment
+from ml_assets.environment import Environment, GateSettings
 from ml_assets.failures import clear_failures
 from ml_assets.partitions import daily
 from ml_assets.resources.lake import Lake
-from ml_assets.resources.registry import Registry
+from ml_assets.resources.registry import Registry, RegistryError
 from ml_assets.use_case import UseCase
+
+_DISAGREEMENTS = 10  # shown of a comparison, each with so many reasons
+_REASONS = 3
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the gate found out about a challenger.
+
+    Attributes:
+        verdict: Whether it shall serve, and why.
+        guardrails: The limits, and whether it keeps them.
+        difference: How it compares with the champion; None if it could not be compared.
+        previous_log_loss: The champion's log loss on the same rows.
+        disagreements: Rows on which the two differ most, with both probabilities.
+        against: The champion's version; None if none served.
+    """
+
+    verdict: Verdict
+    guardrails: tuple[Guardrail, ...] = ()
+    difference: Difference | None = None
+    previous_log_loss: float | None = None
+    disagreements: tuple[dict[str, Any], ...] = ()
+    against: int | None = None
 
 
 def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefinition:
     """Build `champion` of a use case."""
     table = f"{use_case.name}/champion"
     gate, settings = environment.gate, environment.training
+    limits = gate_limits(gate)
 
     @dg.asset(
         **spec(
             use_case,
             "champion",
             "Who serves from this day on: the challenger if it is surely better than the model "
-            "that served before, or, once that has grown old, surely not worse",
+            "that served before, or, once that has grown old, surely not worse; and if it breaks "
+            "no guardrail",
             Champion.to_schema(),
             kinds={"mlflow", "deltalake"},
         ),
@@ -52,57 +98,88 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
     ) -> pd.DataFrame:
         day = context.partition_key
         manifest, challenger = training_set.iloc[0].to_dict(), model.iloc[0].to_dict()
-        decided = lake.rows_per_day(table)
-        with clear_failures():
+        with clear_failures(), deciding(environment, use_case):
             if manifest["content_hash"] != challenger["content_hash"]:
                 raise ContractError(
                     f"the training set of {day} was made anew after its model. Materialise "
                     f"{use_case.name}/model for {day}, then decide again."
                 )
-            # The decision rests on the tables alone, never on the registry's alias, so that a run
-            # which was cut short decides the same when it runs again.
-            earlier = max((known for known in decided if known < day), default=None)
-            if earlier is None:
-                row = _first(challenger)
-            else:
-                previous = lake.read(table, earlier, earlier).iloc[0].to_dict()
-                row = _judged(day, manifest, challenger, previous, lake, registry)
-            if day >= max(decided, default=day):
-                registry.set_alias(use_case.name, "champion", row["version"])
-        context.log.info(row["reason"])
+            decided = lake.rows_per_day(table)
+            is_past = day < max(decided, default=day)
+            reigns = history(lake, use_case)
+            previous = _before(day, lake, table, decided) if is_past else _served(day, reigns)
+            judgement = _judge(day, manifest, challenger, previous, reigns, lake, registry)
+            promoted = judgement.verdict.promote
+            serving = challenger if promoted or previous is None else previous
+            if not is_past:
+                _let_serve(context, day, serving, judgement.verdict, previous, reigns, lake)
+                registry.set_alias(use_case.name, "champion", history(lake, use_case)[-1].version)
+            registry.attach(
+                use_case.name, challenger["version"], {"gate.json": _as_json(judgement)}
+            )
+        context.log.info(judgement.verdict.reason)
+        row = _row(day, challenger, previous, serving, judgement)
         context.add_output_metadata(
-            {name: row[name] for name in ("decision", "version", "reason", "challenger_log_loss")}
+            {
+                **{name: row[name] for name in ("decision", "version", "reason")},
+                "challenger_log_loss": challenger["log_loss"],
+                "guardrails": preview(
+                    pd.DataFrame([asdict(each) for each in judgement.guardrails]), rows=9
+                ),
+                "disagreements": preview(
+                    pd.DataFrame(judgement.disagreements), rows=_DISAGREEMENTS
+                ),
+            }
         )
-        frame = pd.DataFrame([{"day": day, **row}])
+        frame = pd.DataFrame([row])
         numbers = ["previous_log_loss", "difference_low", "difference_high"]
         return frame.astype({"previous_version": "Int64", **dict.fromkeys(numbers, "float64")})
 
-    def _judged(
+    def _judge(
         day: str,
         manifest: dict[str, Any],
         challenger: dict[str, Any],
-        previous: dict[str, Any],
+        previous: dict[str, Any] | None,
+        reigns: list[Reign],
         lake: Lake,
         registry: Registry,
-    ) -> dict[str, Any]:
+    ) -> Judgement:
         """Let both models score the challenger's holdout, and decide."""
+        version = challenger["version"]
         first, last = challenger["holdout_first_day"], challenger["holdout_last_day"]
         holdout = labelled_rows(use_case, lake, manifest, first, last)
-        bundles = [
-            registry.load(use_case.name, each["version"], each["sha256"])
-            for each in (challenger, previous)
-        ]
+        bundle = registry.load(use_case.name, version, challenger["sha256"])
+        if previous is None:
+            guardrails = _guardrails(challenger, bundle, holdout)
+            _require_fit(version, guardrails)
+            reason = f"challenger version {version} is promoted: none served before"
+            return Judgement(Verdict(True, "first", reason), guardrails)
+        if previous["version"] == version:
+            reason = f"challenger version {version} serves already"
+            return Judgement(Verdict(False, "not_shown", reason))
+        if version in (out := barred(reigns)):
+            deed = out[version]
+            reason = (
+                f"challenger version {version} stays challenger: {deed.by} rolled it back on "
+                f"{deed.day}, because: {deed.reason}. ml-assets promote {version} lifts that"
+            )
+            return Judgement(Verdict(False, "rolled_back", reason))
+        try:
+            theirs_bundle = registry.load(use_case.name, previous["version"], previous["sha256"])
+        except RegistryError as error:
+            raise RegistryError(f"{error} {remedy(lake, use_case, registry)}") from error
         # The champion may have been split otherwise, and have learned from some of these days.
-        known = max(bundles[1].facts["split"]["validation"])
-        holdout = holdout[holdout["day"] > known]
+        split = theirs_bundle.facts["split"]
+        holdout = holdout[holdout["day"] > max(split["calibration"])]
         if holdout.empty:
             reason = (
-                f"challenger version {challenger['version']} stays challenger: the champion has "
+                f"challenger version {version} stays challenger: the champion has "
                 f"learned from every day of the holdout, {first} to {last}"
             )
-            verdict = Verdict(False, "not_shown", reason)
-            return _decided(challenger, previous, None, None, verdict)
-        ours, theirs = (predict(bundle, holdout, settings.threads) for bundle in bundles)
+            return Judgement(Verdict(False, "not_shown", reason))
+        ours, theirs = (
+            predict(each, holdout, settings.threads) for each in (bundle, theirs_bundle)
+        )
         outcome = holdout[use_case.target].to_numpy(dtype="int8")
         difference = paired_bootstrap(
             ours,
@@ -112,55 +189,177 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
             resamples=gate.resamples,
             seed=settings.seed,
         )
-        trained = date.fromisoformat(bundles[1].facts["as_of"])
+        guardrails = (
+            *_guardrails(challenger, bundle, holdout),
+            slice_guardrail(
+                ours,
+                theirs,
+                outcome,
+                slice_groups(holdout, use_case.slices),
+                limits,
+                confidence=gate.confidence,
+                resamples=gate.resamples,
+                seed=settings.seed,
+            ),
+        )
+        trained = date.fromisoformat(theirs_bundle.facts["as_of"])
         verdict = decide(
             difference,
             margin=gate.margin,
             champion_age_days=(date.fromisoformat(day) - trained).days,
             refresh_after_days=gate.refresh_after_days,
-            challenger_version=challenger["version"],
+            challenger_version=version,
+            guardrails=guardrails,
         )
-        previous_log_loss = float(row_log_loss(theirs, outcome).mean())
-        return _decided(challenger, previous, previous_log_loss, difference, verdict)
+        return Judgement(
+            verdict,
+            guardrails,
+            difference,
+            float(row_log_loss(theirs, outcome).mean()),
+            _disagreements(bundle, holdout, ours, theirs),
+            previous["version"],
+        )
+
+    def _guardrails(
+        challenger: dict[str, Any], bundle: Bundle, holdout: pd.DataFrame
+    ) -> tuple[Guardrail, ...]:
+        missing = np.isnan(encode(holdout, bundle.inputs, bundle.vocabulary)).mean(axis=0)
+        return (
+            window_guardrail(len(holdout), limits),
+            slope_guardrail(
+                challenger["calibration_slope"],
+                challenger["calibration_slope_low"],
+                challenger["calibration_slope_high"],
+                limits,
+            ),
+            missing_guardrail(
+                bundle.facts["missing_share"],
+                dict(zip(bundle.inputs, missing.tolist(), strict=True)),
+                limits,
+            ),
+        )
+
+    def _disagreements(
+        bundle: Bundle, holdout: pd.DataFrame, ours: np.ndarray, theirs: np.ndarray
+    ) -> tuple[dict[str, Any], ...]:
+        most = np.argsort(-np.abs(ours - theirs), kind="stable")[:_DISAGREEMENTS]
+        rows = holdout.iloc[most]
+        reasons = strongest_reasons(bundle, rows, _REASONS)
+        return tuple(
+            {
+                "key": str(key),
+                "day": str(its_day),
+                "champion": round(float(their), 4),
+                "challenger": round(float(our), 4),
+                "outcome": int(outcome),
+                "reasons": in_words(read_reasons(text)),
+            }
+            for key, its_day, their, our, outcome, text in zip(
+                rows[use_case.key],
+                rows["day"],
+                theirs[most],
+                ours[most],
+                rows[use_case.target],
+                reasons,
+                strict=True,
+            )
+        )
+
+    def _let_serve(
+        context: dg.AssetExecutionContext,
+        day: str,
+        serving: dict[str, Any],
+        verdict: Verdict,
+        previous: dict[str, Any] | None,
+        reigns: list[Reign],
+        lake: Lake,
+    ) -> None:
+        """Add the decision to the history, unless it stands there or a person has spoken since."""
+        own = [place for place, reign in enumerate(reigns) if _is_own(reign, day)]
+        if own and any(reign.by != GATE for reign in reigns[own[0] :]):
+            context.log.warning(
+                f"version {reigns[-1].version} goes on serving: {reigns[-1].by} decided so after "
+                f"the gate had decided about {day}"
+            )
+            return
+        if reigns and reigns[-1].version == serving["version"]:
+            return
+        event = "first" if previous is None else "promoted" if verdict.promote else "kept"
+        reign = Reign(
+            day, now(), serving["version"], serving["sha256"], event, verdict.rule, GATE,
+            verdict.reason,
+        )  # fmt: skip
+        record(lake, use_case, reign)
 
     return champion
 
 
-def _first(challenger: dict[str, Any]) -> dict[str, Any]:
-    version = challenger["version"]
-    return {
-        "version": version,
-        "sha256": challenger["sha256"],
-        "decision": "first",
-        "rule": "first",
-        "reason": f"challenger version {version} is promoted: none served before",
-        "challenger_version": version,
-        "challenger_log_loss": challenger["log_loss"],
-        "previous_version": None,
-        "previous_log_loss": None,
-        "difference_low": None,
-        "difference_high": None,
-    }
+def gate_limits(gate: GateSettings) -> Limits:
+    """The guardrails as the gate takes them."""
+    settings = gate.guardrails
+    return Limits(
+        min_holdout_rows=settings.min_holdout_rows,
+        calibration_slope=(settings.calibration_slope_low, settings.calibration_slope_high),
+        slice_margin=settings.slice_margin,
+        min_slice_rows=settings.min_slice_rows,
+        max_missing_increase=settings.max_missing_increase,
+    )
 
 
-def _decided(
+def _require_fit(version: int, guardrails: tuple[Guardrail, ...]) -> None:
+    if broken := [each.finding for each in guardrails if not each.holds]:
+        raise Unfit(
+            f"version {version} would be the first to serve, and breaks a guardrail: "
+            f"{'; '.join(broken)}. Train on more days, change gate.guardrails, or take it as it is "
+            f"by hand: ml-assets promote {version} --because TEXT."
+        )
+
+
+def _is_own(reign: Reign, day: str) -> bool:
+    return reign.by == GATE and reign.day == day
+
+
+def _served(day: str, reigns: list[Reign]) -> dict[str, Any] | None:
+    """Who served before the gate decided about this day.
+
+    A run that was cut short after it had added to the history finds its own row there, and decides
+    as if it had not.
+    """
+    own = [place for place, reign in enumerate(reigns) if _is_own(reign, day)]
+    before = reigns[: own[0]] if own else reigns
+    return asdict(before[-1]) if before else None
+
+
+def _before(day: str, lake: Lake, table: str, decided: dict[str, int]) -> dict[str, Any] | None:
+    """The decision before a day of the past, whoever serves now."""
+    earlier = max((known for known in decided if known < day), default=None)
+    return None if earlier is None else lake.read(table, earlier, earlier).iloc[0].to_dict()
+
+
+def _row(
+    day: str,
     challenger: dict[str, Any],
-    previous: dict[str, Any],
-    previous_log_loss: float | None,
-    difference: Difference | None,
-    verdict: Verdict,
+    previous: dict[str, Any] | None,
+    serving: dict[str, Any],
+    judgement: Judgement,
 ) -> dict[str, Any]:
-    serving = challenger if verdict.promote else previous
+    verdict, difference = judgement.verdict, judgement.difference
     return {
+        "day": day,
         "version": serving["version"],
         "sha256": serving["sha256"],
-        "decision": "promoted" if verdict.promote else "kept",
+        "decision": "first" if previous is None else "promoted" if verdict.promote else "kept",
         "rule": verdict.rule,
         "reason": verdict.reason,
         "challenger_version": challenger["version"],
         "challenger_log_loss": challenger["log_loss"],
-        "previous_version": previous["version"],
-        "previous_log_loss": previous_log_loss,
+        "previous_version": previous and previous["version"],
+        "previous_log_loss": judgement.previous_log_loss,
         "difference_low": difference and difference.low,
         "difference_high": difference and difference.high,
     }
+
+
+def _as_json(judgement: Judgement) -> bytes:
+    content = asdict(judgement)
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode()

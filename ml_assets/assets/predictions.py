@@ -1,14 +1,20 @@
-"""From `features` and the champion to `predictions`: what we said, and what we said it with."""
+"""From `features` and a model to probabilities: what we said, and what we said it with.
+
+`predictions` is what the champion says, `shadow` what the challenger would have said.
+"""
 
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from ml_assets.assets.common import code_version, histogram, preview, spec, table_pool
+from ml_assets.champions import champion, remedy
 from ml_assets.changes import now
-from ml_assets.core.bundle import count_unseen
+from ml_assets.core.bundle import Bundle, count_unseen
+from ml_assets.core.metrics import expected_positives
 from ml_assets.core.scoring import keep_known, score
 from ml_assets.core.tables import Predictions, keyed
 from ml_assets.environment import Environment
@@ -17,6 +23,8 @@ from ml_assets.partitions import daily
 from ml_assets.resources.lake import Lake
 from ml_assets.resources.registry import Registry, RegistryError
 from ml_assets.use_case import UseCase, columns
+
+_CORE = ("scoring.py", "bundle.py", "features.py", "explanations.py")
 
 
 class ScoringConfig(dg.Config):
@@ -32,16 +40,14 @@ class ScoringConfig(dg.Config):
 
 def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefinition:
     """Build `predictions` of a use case."""
-    version = code_version(use_case, "scoring.py", "bundle.py", "features.py")
-    table = f"{use_case.name}/predictions"
-    needed = [name for name in columns(use_case.features) if name != use_case.target]
+    version = _code_version(use_case, environment)
 
     @dg.asset(
         **spec(
             use_case,
             "predictions",
-            f"{use_case.description}: probability per application, with the model, data and code "
-            "version that it rests on",
+            f"{use_case.description}: probability, decision and reasons per application, with the "
+            "model, data and code version that they rest on",
             keyed(Predictions, use_case.key),
             kinds={"xgboost", "deltalake"},
         ),
@@ -49,7 +55,7 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
         partitions_def=daily(use_case, environment.time_zone),
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=table_pool(use_case),
-        ins={"features": dg.AssetIn(key=[use_case.name, "features"], metadata={"columns": needed})},
+        ins={"features": _features(use_case)},
         # The model itself comes from the registry, with its hash checked.
         deps=[dg.AssetDep([use_case.name, "champion"])],
     )
@@ -62,42 +68,39 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
     ) -> pd.DataFrame:
         days = context.partition_keys
         with clear_failures():
-            champion = _champion(lake, use_case.name)
-            bundle = registry.load(use_case.name, champion["version"], champion["sha256"])
-            frame = score(
-                features,
-                bundle,
-                key=use_case.key,
-                received_at=use_case.received_at,
-                model_version=champion["version"],
-                code_version=version,
-                scored_at=now().replace(microsecond=0),
-                threads=environment.training.threads,
-            )
-            if any(days[0] <= day <= days[-1] for day in lake.rows_per_day(table)):
-                before = lake.read(table, days[0], days[-1])
+            serving = champion(lake, use_case)
+            try:
+                bundle = registry.load(use_case.name, serving.version, serving.sha256)
+            except RegistryError as error:
+                raise RegistryError(f"{error} {remedy(lake, use_case, registry)}") from error
+            frame = _score(use_case, environment, features, bundle, serving.version, version)
+            before = _said_before(lake, f"{use_case.name}/predictions", days)
+            if before is not None:
                 frame = keep_known(frame, before, key=use_case.key, any_model=config.keep_unchanged)
         unseen = count_unseen(features, bundle.vocabulary)
         if unseen:
             context.log.warning(
-                f"categories that version {champion['version']} has never seen count as missing "
+                f"categories that version {serving.version} has never seen count as missing "
                 f"(rows per column): {unseen}"
             )
         context.add_asset_metadata({"preview": preview(frame)})
-        by_day = frame.groupby("day")["probability"]
+        by_day = dict(list(frame.groupby("day")))
         unseen_on = {
             day: count_unseen(rows, bundle.vocabulary)
             for day, rows in (features.groupby("day") if unseen else ())
         }
         for day in days:
-            probability = by_day.get_group(day) if day in by_day.groups else pd.Series(dtype=float)
+            said = by_day.get(day, frame.head(0))
+            expected, low, high = expected_positives(said["probability"].to_numpy())
             context.add_asset_metadata(
                 {
-                    "rows": len(probability),
-                    "expected_positives": round(float(probability.sum()), 1),
-                    "champion_version": champion["version"],
+                    "rows": len(said),
+                    "expected_positives": round(expected, 1),
+                    "expected_positives_95": f"{low:.0f} to {high:.0f}",
+                    "referred": int(said["refer"].sum()),
+                    "champion_version": serving.version,
                     "rows_with_unseen_category": unseen_on.get(day, {}),
-                    "probabilities": histogram(probability),
+                    "probabilities": histogram(said["probability"]),
                 },
                 partition_key=day,
             )
@@ -106,14 +109,111 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
     return predictions
 
 
-def _champion(lake: Lake, use_case: str) -> dict[str, Any]:
-    """The newest decision of the gate: the table is the record, the registry's alias follows it."""
-    table = f"{use_case}/champion"
-    days = lake.rows_per_day(table)
-    if not days:
-        raise RegistryError(
-            f"no model serves yet: {table} is empty. Materialise {use_case}/training_set, "
-            f"{use_case}/model and {table} for a day with enough matured rows (job "
-            f"{use_case}_training), then score again."
+def shadow_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefinition:
+    """Build `shadow` of a use case."""
+    version = _code_version(use_case, environment)
+    table = f"{use_case.name}/shadow"
+
+    @dg.asset(
+        **spec(
+            use_case,
+            "shadow",
+            "What the newest model would have said of the day's applications while another serves; "
+            "nobody acts on it. Empty while the newest model is the champion",
+            keyed(Predictions, use_case.key),
+            kinds={"xgboost", "deltalake"},
+        ),
+        code_version=version,
+        partitions_def=daily(use_case, environment.time_zone),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=table_pool(use_case),
+        ins={
+            "features": _features(use_case),
+            "predictions": dg.AssetIn(key=[use_case.name, "predictions"]),
+        },
+    )
+    def shadow(
+        context: dg.AssetExecutionContext,
+        features: pd.DataFrame,
+        predictions: pd.DataFrame,
+        lake: dg.ResourceParam[Lake],
+        registry: dg.ResourceParam[Registry],
+    ) -> pd.DataFrame:
+        days = context.partition_keys
+        with clear_failures():
+            before = _said_before(lake, table, days)
+            newest = _newest_model(lake, use_case)
+            if newest is None or newest["version"] == champion(lake, use_case).version:
+                context.log.info("the newest model serves: there is no challenger")
+                return predictions.head(0) if before is None else before
+            bundle = registry.load(use_case.name, newest["version"], newest["sha256"])
+            frame = _score(use_case, environment, features, bundle, newest["version"], version)
+            if before is not None:
+                # What a challenger said at the time stands, whoever is challenger now.
+                frame = keep_known(frame, before, key=use_case.key, any_model=True)
+        context.add_asset_metadata(
+            {
+                "challenger_version": newest["version"],
+                "disagreements": preview(_disagreements(use_case, predictions, frame), rows=10),
+            }
         )
-    return lake.read(table, max(days), max(days)).iloc[0].to_dict()
+        return frame
+
+    return shadow
+
+
+def _disagreements(
+    use_case: UseCase, predictions: pd.DataFrame, shadow: pd.DataFrame
+) -> pd.DataFrame:
+    """Rows of both tables, those first on which champion and challenger differ most."""
+    on = ["day", use_case.key]
+    both = predictions[[*on, "probability", "reasons"]].merge(
+        shadow[[*on, "probability", "reasons"]], on=on, suffixes=("_champion", "_challenger")
+    )
+    apart = np.abs(both["probability_champion"] - both["probability_challenger"])
+    return both.iloc[np.argsort(-apart.to_numpy(), kind="stable")]
+
+
+def _newest_model(lake: Lake, use_case: UseCase) -> dict[str, Any] | None:
+    table = f"{use_case.name}/model"
+    trained = lake.rows_per_day(table)
+    if not trained:
+        return None
+    return lake.read(table, max(trained), max(trained)).iloc[0].to_dict()
+
+
+def _code_version(use_case: UseCase, environment: Environment) -> str:
+    return code_version(use_case, *_CORE, settings=environment.scoring.model_dump_json())
+
+
+def _features(use_case: UseCase) -> dg.AssetIn:
+    needed = [name for name in columns(use_case.features) if name != use_case.target]
+    return dg.AssetIn(key=[use_case.name, "features"], metadata={"columns": needed})
+
+
+def _score(
+    use_case: UseCase,
+    environment: Environment,
+    features: pd.DataFrame,
+    bundle: Bundle,
+    model_version: int,
+    version: str,
+) -> pd.DataFrame:
+    return score(
+        features,
+        bundle,
+        key=use_case.key,
+        received_at=use_case.received_at,
+        model_version=model_version,
+        code_version=version,
+        scored_at=now().replace(microsecond=0),
+        reasons=environment.scoring.reasons,
+        threads=environment.training.threads,
+    )
+
+
+def _said_before(lake: Lake, table: str, days: list[str]) -> pd.DataFrame | None:
+    """The days as the table has them, or None if it has none of them."""
+    if any(days[0] <= day <= days[-1] for day in lake.rows_per_day(table)):
+        return lake.read(table, days[0], days[-1])
+    return None

@@ -1,8 +1,12 @@
 """A trained model as two plain files, `model.ubj` and `bundle.json`; never a pickle.
 
-The bundle holds everything that scoring needs: the trees, the inputs in order, and the vocabulary
-that turns each category into the code the trees were grown on. Fitting is in
-`ml_assets.core.training`, using it in `ml_assets.core.scoring`.
+The bundle holds everything that scoring needs: the trees, the inputs in order, the vocabulary that
+turns each category into the code the trees were grown on, the calibration and the decision
+threshold. Fitting is in `ml_assets.core.training`, tables of predictions in
+`ml_assets.core.scoring`.
+
+This module also travels inside each registered MLflow model, so that it scores the same there. So
+it imports nothing of ml_assets, and no library but numpy, pandas and xgboost.
 """
 
 import hashlib
@@ -10,6 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,12 +38,18 @@ class Bundle:
         trees: The XGBoost model in UBJSON.
         inputs: Column names in the order the trees know them.
         vocabulary: For each categorical input, its known values; a value's place is its code.
+        calibration: How raw log-odds become probabilities: see `calibrated`.
+        threshold: Probability from which an application is referred, 0 to 1.
+        duplicates: Columns that repeat an input, and that input: the trees do not see them.
         facts: How the model came to be, as plain JSON values: seed, parameters, manifest, metrics.
     """
 
     trees: bytes
     inputs: tuple[str, ...]
     vocabulary: Mapping[str, tuple[Category, ...]]
+    calibration: Mapping[str, Any] = field(default_factory=lambda: {"method": "none"})
+    threshold: float = 0.5
+    duplicates: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -46,14 +57,22 @@ class Bundle:
         """The hash that names this bundle: over `bundle.json`, which holds that of the trees."""
         return hashlib.sha256(self.to_files()[BUNDLE_FILE]).hexdigest()
 
+    @cached_property
+    def trees_sha256(self) -> str:
+        """The hash of the trees alone."""
+        return hashlib.sha256(self.trees).hexdigest()
+
     def to_files(self) -> dict[str, bytes]:
         """The content of each file of the bundle; the same bundle gives the same bytes."""
         content = {
-            "format": 1,
+            "format": 2,
             "inputs": self.inputs,
             "vocabulary": self.vocabulary,
+            "calibration": self.calibration,
+            "threshold": self.threshold,
+            "duplicates": self.duplicates,
             "facts": self.facts,
-            "trees_sha256": hashlib.sha256(self.trees).hexdigest(),
+            "trees_sha256": self.trees_sha256,
         }
         text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
         return {MODEL_FILE: self.trees, BUNDLE_FILE: text.encode()}
@@ -78,14 +97,103 @@ class Bundle:
         try:
             content = json.loads(files[BUNDLE_FILE])
             expected = content["trees_sha256"]
-            inputs, facts = tuple(content["inputs"]), content["facts"]
             vocabulary = {name: tuple(values) for name, values in content["vocabulary"].items()}
+            bundle = cls(
+                trees=files[MODEL_FILE],
+                inputs=tuple(content["inputs"]),
+                vocabulary=vocabulary,
+                calibration=content["calibration"],
+                threshold=float(content["threshold"]),
+                duplicates=content["duplicates"],
+                facts=content["facts"],
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptBundle(f"{BUNDLE_FILE} cannot be read: {error!r}") from error
         found = hashlib.sha256(files[MODEL_FILE]).hexdigest()
         if found != expected:
             raise CorruptBundle(f"{MODEL_FILE} has SHA-256 {found}, expected {expected}")
-        return cls(trees=files[MODEL_FILE], inputs=inputs, vocabulary=vocabulary, facts=facts)
+        return bundle
+
+
+def margins(bundle: Bundle, frame: pd.DataFrame, threads: int = 1) -> np.ndarray:
+    """Raw score of each row, before calibration; the same for a row alone or in a batch.
+
+    Args:
+        bundle: The model.
+        frame: Rows with the bundle's inputs, in any column order; further columns are ignored.
+        threads: Threads to score with.
+
+    Returns:
+        float64 array of shape (rows,), in log-odds.
+    """
+    if frame.empty:
+        return np.empty(0, dtype=np.float64)
+    scores: np.ndarray = _booster(bundle, threads).predict(
+        _matrix(bundle, frame, threads), output_margin=True
+    )
+    return scores.astype(np.float64)
+
+
+def calibrated(margin: np.ndarray, calibration: Mapping[str, Any]) -> np.ndarray:
+    """Probabilities for raw log-odds, by one of four calibrations.
+
+    With s for the raw log-odds and p for their sigmoid, the calibrated log-odds are
+
+    - `none`: s
+    - `platt`: slope * s + intercept (Platt, 1999)
+    - `beta`: a * ln p - b * ln(1 - p) + intercept (Kull et al., 2017)
+
+    and `isotonic` interpolates between the points (x, y), x in log-odds and y a probability.
+
+    Returns:
+        float64 array of the same shape, each from 0 to 1.
+    """
+    method = calibration["method"]
+    if method == "isotonic":
+        return np.interp(margin, calibration["x"], calibration["y"])
+    if method == "platt":
+        margin = calibration["slope"] * margin + calibration["intercept"]
+    elif method == "beta":
+        log_p, log_q = -np.logaddexp(0, -margin), -np.logaddexp(0, margin)
+        margin = calibration["a"] * log_p - calibration["b"] * log_q + calibration["intercept"]
+    return np.asarray(np.exp(-np.logaddexp(0, -margin)))
+
+
+def predict(bundle: Bundle, frame: pd.DataFrame, threads: int = 1) -> np.ndarray:
+    """Calibrated probability of a positive outcome per row; alone or in a batch, to the bit.
+
+    Args:
+        bundle: The model.
+        frame: Rows with the bundle's inputs, in any column order; further columns are ignored.
+        threads: Threads to score with.
+
+    Returns:
+        float64 array of shape (rows,), each from 0 to 1.
+    """
+    return calibrated(margins(bundle, frame, threads), bundle.calibration)
+
+
+def contributions(bundle: Bundle, frame: pd.DataFrame, threads: int = 1) -> np.ndarray:
+    """What each input adds to a row's raw score: SHAP values from XGBoost itself.
+
+    TreeSHAP (Lundberg et al., From local explanations to global understanding with explainable AI
+    for trees, 2020). A row's contributions and the base value add up to its raw score.
+
+    Returns:
+        float64 array of shape (rows, inputs + 1), in log-odds; the last column is the base value.
+    """
+    if frame.empty:
+        return np.empty((0, len(bundle.inputs) + 1), dtype=np.float64)
+    found: np.ndarray = _booster(bundle, threads).predict(
+        _matrix(bundle, frame, threads), pred_contribs=True
+    )
+    return found.astype(np.float64)
+
+
+def mean_gain(bundle: Bundle) -> dict[str, float]:
+    """What a split on each input gains in the training objective, on average over all trees."""
+    gain = _booster(bundle, threads=1).get_score(importance_type="gain")
+    return {name: round(float(gain.get(name, 0.0)), 6) for name in bundle.inputs}
 
 
 def learn_vocabulary(
@@ -136,3 +244,69 @@ def count_unseen(
 def feature_types(inputs: Sequence[str], vocabulary: Mapping[str, object]) -> list[str]:
     """XGBoost's type of each input: `c` for codes, `q` for quantities."""
     return ["c" if name in vocabulary else "q" for name in inputs]
+
+
+def _booster(bundle: Bundle, threads: int) -> Any:
+    import xgboost as xgb
+
+    booster = xgb.Booster({"nthread": threads})
+    booster.load_model(bytearray(bundle.trees))
+    return booster
+
+
+def _matrix(bundle: Bundle, frame: pd.DataFrame, threads: int) -> Any:
+    import xgboost as xgb
+
+    return xgb.DMatrix(
+        encode(frame, bundle.inputs, bundle.vocabulary),
+        feature_names=list(bundle.inputs),
+        feature_types=feature_types(bundle.inputs, bundle.vocabulary),
+        enable_categorical=True,
+        nthread=threads,
+    )
+
+
+@dataclass(frozen=True)
+class Served:
+    """A bundle as MLflow serves it: raw rows in, probability and decision out."""
+
+    bundle: Bundle
+
+    def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The probability of each row, and whether it is referred, with the index as given.
+
+        Args:
+            rows: Rows as the source delivers them; columns that are no inputs are ignored.
+
+        Raises:
+            ValueError: Inputs are missing among the columns, or hold text in place of a number.
+        """
+        inputs = self.bundle.inputs
+        if missing := [name for name in inputs if name not in rows.columns]:
+            raise ValueError(f"the rows lack columns that the model needs: {', '.join(missing)}")
+        texts = {
+            name
+            for name, values in self.bundle.vocabulary.items()
+            if any(isinstance(value, str) for value in values)
+        }
+        read = {name: rows[name] if name in texts else _numbers(rows[name]) for name in inputs}
+        probability = predict(self.bundle, pd.DataFrame(read, index=rows.index))
+        refer = probability >= self.bundle.threshold
+        return pd.DataFrame({"probability": probability, "refer": refer}, index=rows.index)
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    """Values as numbers, as the contract of raw rows reads them: some sources deliver text."""
+    if not pd.api.types.is_numeric_dtype(values.dtype):
+        values = values.astype(object)
+    numbers: pd.Series = pd.to_numeric(values, errors="coerce")
+    if (unreadable := values[numbers.isna() & values.notna()]).size:
+        raise ValueError(f"{values.name} holds {unreadable.iloc[0]!r}, which is not a number")
+    return numbers
+
+
+def _load_pyfunc(path: str) -> Served:
+    """What `mlflow.pyfunc.load_model` calls, with the folder of the two files."""
+    folder = Path(path)
+    files = [file for file in (folder / MODEL_FILE, folder / BUNDLE_FILE) if file.is_file()]
+    return Served(Bundle.from_files({file.name: file.read_bytes() for file in files}))

@@ -5,35 +5,9 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from ml_assets.core.bundle import Bundle, encode, feature_types
+from ml_assets.core.bundle import Bundle, predict
+from ml_assets.core.explanations import strongest_reasons
 from ml_assets.core.features import row_hashes
-
-
-def predict(bundle: Bundle, frame: pd.DataFrame, threads: int = 1) -> np.ndarray:
-    """Probability of a positive outcome per row; the same for a row alone or in a batch.
-
-    Args:
-        bundle: The model.
-        frame: Rows with the bundle's inputs, in any column order; further columns are ignored.
-        threads: Threads to score with.
-
-    Returns:
-        float64 array of shape (rows,), each from 0 to 1.
-    """
-    import xgboost as xgb
-
-    if frame.empty:
-        return np.empty(0, dtype=np.float64)
-    booster = xgb.Booster({"nthread": threads})
-    booster.load_model(bytearray(bundle.trees))
-    matrix = xgb.DMatrix(
-        encode(frame, bundle.inputs, bundle.vocabulary),
-        feature_names=list(bundle.inputs),
-        feature_types=feature_types(bundle.inputs, bundle.vocabulary),
-        enable_categorical=True,
-        nthread=threads,
-    )
-    return booster.predict(matrix).astype(np.float64)
 
 
 def score(
@@ -45,6 +19,7 @@ def score(
     model_version: int,
     code_version: str,
     scored_at: datetime,
+    reasons: int,
     threads: int = 1,
 ) -> pd.DataFrame:
     """Predictions for feature rows, as `core.tables.Predictions` with the key's own name.
@@ -57,16 +32,20 @@ def score(
         model_version: Registered version of the model.
         code_version: Version of the code that scores.
         scored_at: When this happens, with a time zone.
+        reasons: Number of reasons to give per row; 0 for none.
         threads: Threads to score with.
     """
     rows = len(features)
+    probability = predict(bundle, features, threads)
     now = pd.DatetimeIndex([scored_at]).tz_convert("UTC").as_unit("us")
     return pd.DataFrame(
         {
             "day": features["day"].to_numpy(object),
             key: features[key].to_numpy(object),
             "received_at": features[received_at].array,
-            "probability": predict(bundle, features, threads),
+            "probability": probability,
+            "refer": probability >= bundle.threshold,
+            "reasons": strongest_reasons(bundle, features, reasons, threads),
             "model_version": np.full(rows, model_version, dtype=np.int64),
             "data_version": row_hashes(features, bundle.inputs).to_numpy(object),
             "code_version": np.full(rows, code_version, dtype=object),
@@ -92,7 +71,7 @@ def keep_known(
     same = [key, "day", "data_version"]
     if not any_model:
         same += ["model_version", "code_version"]
-    said = ["probability", "model_version", "code_version", "scored_at"]
+    said = ["probability", "refer", "reasons", "model_version", "code_version", "scored_at"]
     known = before.set_index(same)[[name for name in said if name not in same]]
     position = known.index.get_indexer(pd.MultiIndex.from_frame(predictions[same]))
     stands = position >= 0

@@ -10,6 +10,8 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.typing import Series
 
+RULES = ("first", "superior", "routine_refresh", "not_shown", "guardrail", "rolled_back")
+
 Instant = Annotated[pd.DatetimeTZDtype, "us", "UTC"]
 
 _DAY = pa.Field(
@@ -70,6 +72,35 @@ class TrainingSet(_Table):
     content_hash: Series[str] = pa.Field(description="SHA-256 over the rows with known outcomes")
 
 
+class Hyperparameters(_Table):
+    """The outcome of a tuning: what models are trained with from this day on, and why."""
+
+    decision: Series[str] = pa.Field(
+        isin=["adopted", "kept"], description="Whether the tuned parameters replace those in use"
+    )
+    reason: Series[str] = pa.Field(description="The decision in words and numbers")
+    parameters: Series[str] = pa.Field(
+        description="What was decided for: XGBoost's parameters, as JSON"
+    )
+    metric: Series[str] = pa.Field(
+        isin=["log_loss", "roc_auc"], description="What ranked the trials"
+    )
+    score: Series[float] = pa.Field(description="Best mean of that metric over the folds")
+    trials: Series[int] = pa.Field(ge=1, description="Trials, including pruned and failed ones")
+    pruned: Series[int] = pa.Field(ge=0, description="Trials that were given up after some folds")
+    failed: Series[int] = pa.Field(ge=0, description="Trials whose score was not a number")
+    judged_rows: Series[int] = pa.Field(ge=1, description="Rows that decided, unseen by the search")
+    difference_low: Series[float] = pa.Field(
+        description="Log loss of tuned minus XGBoost's defaults on them: lower bound"
+    )
+    difference_high: Series[float] = pa.Field(
+        description="Log loss of tuned minus XGBoost's defaults on them: upper bound"
+    )
+    seed: Series[int] = pa.Field(ge=0, description="Seed of the search")
+    code_version: Series[str] = pa.Field(description="Version of the code that tuned")
+    content_hash: Series[str] = pa.Field(description="Hash of the training set tuned on")
+
+
 class Model(_Table):
     """A trained model, registered as challenger, and how it did on the newest matured days."""
 
@@ -80,11 +111,28 @@ class Model(_Table):
     rounds: Series[int] = pa.Field(ge=1, description="Boosting rounds kept by early stopping")
     train_rows: Series[int] = pa.Field(ge=1, description="Rows it was fitted on")
     validation_rows: Series[int] = pa.Field(ge=1, description="Rows that stopped the fit")
+    calibration_rows: Series[int] = pa.Field(ge=1, description="Rows that calibrated it")
+    calibration: Series[str] = pa.Field(
+        isin=["none", "platt", "beta", "isotonic"], description="How it is calibrated"
+    )
+    threshold: Series[float] = pa.Field(
+        ge=0, le=1, description="Probability from which an application is referred"
+    )
     holdout_rows: Series[int] = pa.Field(ge=1, description="Rows that only the evaluation saw")
     holdout_first_day: Series[str] = pa.Field(description="First day of the holdout")
     holdout_last_day: Series[str] = pa.Field(description="Last day of the holdout")
     roc_auc: Series[float] = pa.Field(ge=0, le=1, description="ROC AUC on the holdout")
     log_loss: Series[float] = pa.Field(ge=0, description="Log loss on the holdout, in nats")
+    brier: Series[float] = pa.Field(ge=0, le=1, description="Brier score on the holdout")
+    calibration_slope: Series[float] = pa.Field(
+        nullable=True, description="Calibration slope on the holdout: 1 is right"
+    )
+    calibration_slope_low: Series[float] = pa.Field(
+        nullable=True, description="Its lower 95 % bound"
+    )
+    calibration_slope_high: Series[float] = pa.Field(
+        nullable=True, description="Its upper 95 % bound"
+    )
 
 
 class Champion(_Table):
@@ -95,10 +143,7 @@ class Champion(_Table):
     decision: Series[str] = pa.Field(
         isin=["first", "promoted", "kept"], description="What the gate decided"
     )
-    rule: Series[str] = pa.Field(
-        isin=["first", "superior", "routine_refresh", "not_shown"],
-        description="The rule that decided",
-    )
+    rule: Series[str] = pa.Field(isin=RULES, description="The rule that decided")
     reason: Series[str] = pa.Field(description="The decision in words and numbers")
     challenger_version: Series[int] = pa.Field(ge=1, description="Version that was judged")
     challenger_log_loss: Series[float] = pa.Field(ge=0, description="Its log loss on the holdout")
@@ -116,6 +161,21 @@ class Champion(_Table):
     )
 
 
+class ChampionHistory(_Table):
+    """Who served, since when, and by which rule or whose hand; rows are only ever added."""
+
+    at: Series[Instant] = pa.Field(description="Since when it serves")
+    version: Series[int] = pa.Field(ge=1, description="Version that serves from then on")
+    sha256: Series[str] = pa.Field(description="SHA-256 of its bundle")
+    event: Series[str] = pa.Field(
+        isin=["first", "promoted", "kept", "promoted_by_hand", "rolled_back"],
+        description="What happened; `kept`: a decision made anew gave the champion its place back",
+    )
+    rule: Series[str] = pa.Field(isin=[*RULES, "hand"], description="The rule that decided")
+    by: Series[str] = pa.Field(description="`gate`, or the user whose hand it was")
+    reason: Series[str] = pa.Field(description="Why, in words")
+
+
 class Predictions(_Table):
     """What we said about an application, and what we said it with."""
 
@@ -123,6 +183,12 @@ class Predictions(_Table):
     received_at: Series[Instant] = pa.Field(description="When the application came in")
     probability: Series[float] = pa.Field(
         ge=0, le=1, description="Estimated probability of a positive outcome"
+    )
+    refer: Series[bool] = pa.Field(
+        description="Whether the probability reaches the model's threshold"
+    )
+    reasons: Series[str] = pa.Field(
+        description="What moved the raw score most, as JSON: feature, value, effect in log-odds"
     )
     model_version: Series[int] = pa.Field(ge=1, description="Registered model version")
     data_version: Series[str] = pa.Field(description="Hash of the inputs that were scored")

@@ -1,34 +1,123 @@
-"""Fitting and judging a model on a time split; nothing here knows where rows or models lie."""
+"""From labelled rows on a time split to a model: trees, calibration, threshold, in one function.
+
+Nothing here knows where rows or models lie. How good the model is belongs in
+`ml_assets.core.evaluation`.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ml_assets.core.bundle import Bundle, encode, feature_types, learn_vocabulary
-from ml_assets.core.scoring import predict
-from ml_assets.core.splits import TimeSplit
-
-
-class OneClass(ValueError):
-    """A part of the split holds only one outcome, so nothing can be learned or judged on it."""
+from ml_assets.core.bundle import (
+    Bundle,
+    calibrated,
+    encode,
+    feature_types,
+    learn_vocabulary,
+    margins,
+)
+from ml_assets.core.calibration import Choice, choose_calibration
+from ml_assets.core.exploration import duplicate_columns
+from ml_assets.core.splits import TimeSplit, require_both_classes
+from ml_assets.core.threshold import Chosen, Costs, choose_threshold
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """How well probabilities fit outcomes.
+class Recipe:
+    """All that decides a model's bytes, besides its rows and the code.
 
     Attributes:
-        rows: Number of rows judged.
-        roc_auc: Area under the ROC curve, 0.5 for a coin, 1 for perfect order.
-        log_loss: Mean negative log-likelihood, in nats; 0 is perfect.
+        parameters: XGBoost's own training parameters.
+        seed: Seed of row and column sampling and of the calibration's folds.
+        max_rounds: Most trees to grow.
+        early_stopping_rounds: Rounds without a better validation log loss before stopping.
+        calibration_folds: Folds in which calibrations are compared.
+        costs: What a missed claim and a needless referral cost.
     """
 
-    rows: int
-    roc_auc: float
-    log_loss: float
+    parameters: Mapping[str, int | float | str]
+    seed: int
+    max_rounds: int
+    early_stopping_rounds: int
+    calibration_folds: int
+    costs: Costs
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model, and how its calibration and threshold were chosen."""
+
+    bundle: Bundle
+    calibration: Choice
+    threshold: Chosen
+
+
+def train(
+    frame: pd.DataFrame,
+    split: TimeSplit,
+    recipe: Recipe,
+    *,
+    inputs: Sequence[str],
+    categorical: Sequence[str],
+    target: str,
+    threads: int,
+    facts: Mapping[str, Any],
+) -> Trained:
+    """Fit, calibrate, and choose the decision threshold; the holdout is not read.
+
+    Columns that repeat another in the train days are left out of the trees, so that importance and
+    reasons do not split between them. The same arguments give the same bytes, whatever the number
+    of threads.
+
+    Args:
+        frame: Feature rows with a `day` column and known outcomes in `target`.
+        split: Days of each part.
+        recipe: How to train.
+        inputs: Columns that the model may see.
+        categorical: Those inputs whose values are names.
+        target: Column with outcomes 0 and 1.
+        threads: Threads to train with.
+        facts: What the bundle should tell of its origin.
+
+    Raises:
+        OneClass: The train, validation or calibration days hold only one outcome.
+    """
+    duplicates = duplicate_columns(split.rows(frame, "train"), inputs)
+    fitted = fit(
+        frame,
+        split,
+        inputs=[name for name in inputs if name not in duplicates],
+        categorical=[name for name in categorical if name not in duplicates],
+        target=target,
+        parameters=recipe.parameters,
+        seed=recipe.seed,
+        threads=threads,
+        max_rounds=recipe.max_rounds,
+        early_stopping_rounds=recipe.early_stopping_rounds,
+        facts=facts,
+    )
+    rows = split.rows(frame, "calibration")
+    require_both_classes("calibration", rows[target])
+    outcome = rows[target].to_numpy(dtype=np.int8)
+    margin = margins(fitted, rows, threads)
+    choice = choose_calibration(margin, outcome, folds=recipe.calibration_folds, seed=recipe.seed)
+    threshold = choose_threshold(calibrated(margin, choice.calibration), outcome, recipe.costs)
+    bundle = replace(
+        fitted,
+        calibration=choice.calibration,
+        threshold=threshold.threshold,
+        duplicates=duplicates,
+        facts={
+            **fitted.facts,
+            "recipe": {**asdict(recipe), "parameters": dict(recipe.parameters)},
+            "calibration_rows": len(rows),
+            "split": {part: list(days) for part, days in asdict(split).items()},
+        },
+    )
+    return Trained(bundle, choice, threshold)
 
 
 def fit(
@@ -70,12 +159,12 @@ def fit(
 
     train, validation = split.rows(frame, "train"), split.rows(frame, "validation")
     for part, rows in (("train", train), ("validation", validation)):
-        _require_both_classes(part, rows[target])
+        require_both_classes(part, rows[target])
     vocabulary = learn_vocabulary(train, categorical)
 
-    def matrix(rows: pd.DataFrame, ref: Any = None) -> Any:
+    def matrix(rows: pd.DataFrame, codes: np.ndarray, ref: Any = None) -> Any:
         return xgb.QuantileDMatrix(
-            encode(rows, inputs, vocabulary),
+            codes,
             label=rows[target].to_numpy(dtype=np.float32),
             feature_names=list(inputs),
             feature_types=feature_types(inputs, vocabulary),
@@ -84,7 +173,9 @@ def fit(
             nthread=threads,
         )
 
-    train_matrix = matrix(train)
+    train_codes = encode(train, inputs, vocabulary)
+    train_matrix = matrix(train, train_codes)
+    validation_matrix = matrix(validation, encode(validation, inputs, vocabulary), train_matrix)
     booster = xgb.train(
         {
             **parameters,
@@ -96,50 +187,28 @@ def fit(
         },
         train_matrix,
         num_boost_round=max_rounds,
-        evals=[(matrix(validation, train_matrix), "validation")],
+        evals=[(validation_matrix, "validation")],
         early_stopping_rounds=early_stopping_rounds,
         verbose_eval=False,
     )
     rounds = booster.best_iteration + 1
+    # Unseen categories count as missing, as they do in scoring.
+    missing = np.isnan(train_codes).mean(axis=0)
     return Bundle(
         trees=bytes(booster[:rounds].save_raw("ubj")),
         inputs=tuple(inputs),
         vocabulary=vocabulary,
         facts={
             **facts,
-            "seed": seed,
-            "parameters": dict(parameters),
             "rounds": rounds,
             "train_rows": len(train),
             "validation_rows": len(validation),
             "validation_log_loss": float(booster.best_score),
+            "missing_share": {
+                name: round(float(share), 6)
+                for name, share in zip(inputs, missing, strict=True)
+                if share
+            },
             "xgboost": xgb.__version__,
         },
     )
-
-
-def evaluate(bundle: Bundle, frame: pd.DataFrame, target: str, threads: int = 1) -> Evaluation:
-    """Judge a model on rows with known outcomes.
-
-    Raises:
-        OneClass: The rows hold only one outcome, so ROC AUC is not defined.
-    """
-    from sklearn.metrics import log_loss, roc_auc_score
-
-    outcome = frame[target].to_numpy(dtype=np.int8)
-    _require_both_classes("holdout", frame[target])
-    probability = predict(bundle, frame, threads)
-    return Evaluation(
-        rows=len(frame),
-        roc_auc=float(roc_auc_score(outcome, probability)),
-        log_loss=float(log_loss(outcome, probability)),
-    )
-
-
-def _require_both_classes(part: str, outcome: pd.Series) -> None:
-    if outcome.nunique() < 2:
-        raise OneClass(
-            f"the {len(outcome)} {part} rows hold only one outcome "
-            f"({outcome.iloc[0] if len(outcome) else 'none'}): both are needed. Give that part "
-            "more days (training.validation_days, training.holdout_days)."
-        )

@@ -7,7 +7,8 @@ stored where and when belongs in `ml_assets.io_managers`.
 exit with our pinned pyarrow (seen 2026-11).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -106,14 +107,8 @@ class Lake:
         if missing := [name for name in wanted if name not in names]:
             raise LakeError(f"the table {table} has no column {missing}; it has {names}")
         order = [name for name in ("day", names[1]) if name in wanted]
-        try:
-            found = pa.table(delta.scan(columns=wanted, predicate=_between(first, last)))
-        except (DeltaError, OSError, pa.ArrowException) as error:
-            raise LakeError(
-                f"the table {table} cannot be read: {error}. Restore its files from a backup, or "
-                "materialise the asset again for these days."
-            ) from error
-        frame = to_pandas(found).sort_values(order, kind="stable", ignore_index=True)
+        found = self._scan(table, delta, _between(first, last), wanted)
+        frame = found.sort_values(order, kind="stable", ignore_index=True)
         frame.attrs["table_version"] = delta.version()
         return frame
 
@@ -136,15 +131,41 @@ class Lake:
             retry=retry_if_exception_type(CommitFailedError),
             reraise=True,
         )
-        try:
+        with self._writing(table):
             return tries(self._write_once, table, frame, first, last)
-        except LakeError:
-            raise
-        except (DeltaError, OSError) as error:
-            raise LakeError(
-                f"the table {table} cannot be written below {mask_url(self.url)}: {error}. Check "
-                "that the place exists, has room, and that this user may write there."
-            ) from error
+
+    def append(self, table: str, frame: pd.DataFrame) -> None:
+        """Add rows to a table, in one commit; what is there stays as it is.
+
+        Raises:
+            LakeError: The place is not writable, or the rows have other columns than the table.
+        """
+        with self._writing(table):
+            rows = to_arrow(frame)
+            delta = self._open(table)
+            if delta is not None:
+                _require_same_columns(table, delta, rows)
+            write_deltalake(
+                self.uri(table),
+                rows,
+                mode="append",
+                partition_by=["day"],
+                storage_options=self.storage_options,
+            )
+
+    def find(self, table: str, column: str, value: str) -> pd.DataFrame:
+        """Rows of every day whose text column holds a value, oldest day first; empty if none.
+
+        Raises:
+            LakeError: The table cannot be read, or has no such column.
+        """
+        delta = self._open(table)
+        if delta is None:
+            return pd.DataFrame()
+        quoted = value.replace("'", "''")
+        return self._scan(table, delta, f"{column} = '{quoted}'").sort_values(
+            "day", kind="stable", ignore_index=True
+        )
 
     def rows_per_day(self, table: str) -> dict[str, int]:
         """Number of rows of each day that has any, from the table's log alone."""
@@ -161,6 +182,29 @@ class Lake:
         except (DeltaError, OSError) as error:
             which = f"the table {table}" + ("" if version is None else f" at version {version}")
             raise LakeError(f"{which} cannot be opened: {error}") from error
+
+    @contextmanager
+    def _writing(self, table: str) -> Iterator[None]:
+        try:
+            yield
+        except LakeError:
+            raise
+        except (DeltaError, OSError) as error:
+            raise LakeError(
+                f"the table {table} cannot be written below {mask_url(self.url)}: {error}. Check "
+                "that the place exists, has room, and that this user may write there."
+            ) from error
+
+    def _scan(
+        self, table: str, delta: DeltaTable, predicate: str, columns: list[str] | None = None
+    ) -> pd.DataFrame:
+        try:
+            return to_pandas(pa.table(delta.scan(columns=columns, predicate=predicate)))
+        except (DeltaError, OSError, pa.ArrowException) as error:
+            raise LakeError(
+                f"the table {table} cannot be read: {error}. Restore its files from a backup, or "
+                "materialise the asset again for these days."
+            ) from error
 
     def _write_once(self, table: str, frame: pd.DataFrame, first: str, last: str) -> Written:
         delta = self._open(table)

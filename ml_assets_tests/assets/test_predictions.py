@@ -6,13 +6,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ml_assets.core.bundle import MODEL_FILE
+from ml_assets.core.bundle import MODEL_FILE, predict
+from ml_assets.core.explanations import read_reasons, strongest_reasons
 from ml_assets.runs import RunFailed
-from ml_assets.schedules import keep_unchanged
 from ml_assets.use_case import columns
 from ml_assets_tests.conftest import SMALL, Platform
 
 FIRST, LAST = "2026-01-14", "2026-01-16"
+DAYS = (FIRST, "2026-01-15", LAST)
 
 
 @pytest.fixture
@@ -57,21 +58,43 @@ def test_scoring_the_same_day_twice_leaves_the_table_as_it_was(scored: Platform)
     assert after.attrs == before.attrs
 
 
-def test_a_new_champion_scores_by_hand_and_lets_stand_by_schedule(scored: Platform) -> None:
-    before = scored.table("predictions", LAST)
-    champion = scored.table("champion", LAST)
-    newer = champion.assign(day="2026-01-17", version=champion["version"] + 1)
-    scored.lake.write("claims/champion", newer, "2026-01-17", "2026-01-17")
-    try:
-        scored.run("scoring", LAST, config=keep_unchanged(SMALL))
-        stands = scored.table("predictions", LAST)
-        scored.run("scoring", LAST)
-        again = scored.table("predictions", LAST)
-    finally:
-        scored.lake.write("claims/champion", newer.head(0), "2026-01-17", "2026-01-17")
+def test_a_row_is_referred_from_the_champions_threshold_on(scored: Platform) -> None:
+    predictions = scored.table("predictions", FIRST, LAST)
+    threshold = scored.table("model", LAST)["threshold"][0]
 
-    pd.testing.assert_frame_equal(stands, before)
-    assert again["model_version"].unique().tolist() == [before["model_version"][0] + 1]
+    assert predictions["refer"].tolist() == (predictions["probability"] >= threshold).tolist()
+    assert predictions["refer"].nunique() == 2
+    assert sum(scored.metadata("predictions", day)["referred"] for day in DAYS) == int(
+        predictions["refer"].sum()
+    )
+
+
+def test_each_prediction_comes_with_its_three_strongest_reasons(scored: Platform) -> None:
+    predictions, features = (
+        scored.table(stage, LAST).set_index("application_id")
+        for stage in ("predictions", "features")
+    )
+    champion = scored.table("champion", LAST).iloc[0]
+    bundle = scored.registry.load("claims", champion["version"], champion["sha256"])
+
+    expected = strongest_reasons(bundle, features.loc[predictions.index].reset_index(), 3)
+
+    assert predictions["reasons"].tolist() == expected.tolist()
+    assert {len(read_reasons(text)) for text in predictions["reasons"]} == {3}
+
+
+def test_reasons_can_be_switched_off(scored: Platform) -> None:
+    before = scored.table("predictions", LAST)
+    scoring = scored.environment.scoring.model_copy(update={"reasons": 0})
+    environment = scored.environment.model_copy(update={"scoring": scoring})
+
+    Platform(environment, scored.instance).run("scoring", LAST)
+    quiet = scored.table("predictions", LAST)
+    scored.run("scoring", LAST)
+
+    assert set(quiet["reasons"]) == {"[]"}
+    assert quiet["probability"].tolist() == before["probability"].tolist()
+    assert scored.table("predictions", LAST)["reasons"].tolist() == before["reasons"].tolist()
 
 
 def test_an_unseen_category_is_counted_and_the_row_still_scored(scored: Platform) -> None:
@@ -92,6 +115,10 @@ def test_an_unseen_category_is_counted_and_the_row_still_scored(scored: Platform
 
     assert metadata["rows_with_unseen_category"] == {"location": len(before)}
     assert len(rows) == len(before)
+    champion = scored.table("champion", LAST).iloc[0]
+    bundle = scored.registry.load("claims", champion["version"], champion["sha256"])
+    missing = predict(bundle, before.assign(location=None))
+    assert rows["probability"].tolist() == missing.tolist(), "unseen counts as missing"
 
 
 def test_a_day_without_rows_has_no_predictions(scored: Platform) -> None:

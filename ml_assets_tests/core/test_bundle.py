@@ -1,5 +1,7 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,10 +12,15 @@ from ml_assets.core.bundle import (
     MODEL_FILE,
     Bundle,
     CorruptBundle,
+    calibrated,
+    contributions,
     count_unseen,
     encode,
     feature_types,
     learn_vocabulary,
+    margins,
+    mean_gain,
+    predict,
 )
 
 INPUTS = ("level", "amount", "kind")
@@ -22,7 +29,15 @@ VOCABULARY = {"kind": ("A", "B"), "level": (1, 2, 3)}
 
 def bundle(trees: bytes = b"trees", **facts: object) -> Bundle:
     facts = facts or {"seed": 0, "parameters": {"eta": 0.1}, "note": "é"}
-    return Bundle(trees=trees, inputs=INPUTS, vocabulary=VOCABULARY, facts=facts)
+    return Bundle(
+        trees=trees,
+        inputs=INPUTS,
+        vocabulary=VOCABULARY,
+        calibration={"method": "beta", "a": 1.0, "b": 0.9, "intercept": -0.1},
+        threshold=0.125,
+        duplicates={"kind_2": "kind"},
+        facts=facts,
+    )
 
 
 def frame() -> pd.DataFrame:
@@ -53,8 +68,22 @@ def test_a_bundle_survives_its_files() -> None:
 
 
 def test_the_same_bundle_gives_the_same_bytes() -> None:
-    one = Bundle(b"t", INPUTS, {"kind": ("A",), "level": (1,)}, {"a": 1, "b": {"c": 2, "d": 3}})
-    same = Bundle(b"t", INPUTS, {"level": (1,), "kind": ("A",)}, {"b": {"d": 3, "c": 2}, "a": 1})
+    one = Bundle(
+        b"t",
+        INPUTS,
+        {"kind": ("A",), "level": (1,)},
+        calibration={"method": "platt", "slope": 1.1, "intercept": 0.2},
+        duplicates={"x": "kind", "y": "level"},
+        facts={"a": 1, "b": {"c": 2, "d": 3}},
+    )
+    same = Bundle(
+        b"t",
+        INPUTS,
+        {"level": (1,), "kind": ("A",)},
+        calibration={"intercept": 0.2, "slope": 1.1, "method": "platt"},
+        duplicates={"y": "level", "x": "kind"},
+        facts={"b": {"d": 3, "c": 2}, "a": 1},
+    )
 
     assert one.to_files() == same.to_files()
     assert one.sha256 == same.sha256
@@ -65,10 +94,13 @@ def test_the_same_bundle_gives_the_same_bytes() -> None:
     [
         bundle(trees=b"other"),
         bundle(seed=1),
-        Bundle(b"trees", INPUTS[::-1], VOCABULARY, bundle().facts),
-        Bundle(b"trees", INPUTS, {**VOCABULARY, "kind": ("B", "A")}, bundle().facts),
+        replace(bundle(), inputs=INPUTS[::-1]),
+        replace(bundle(), vocabulary={**VOCABULARY, "kind": ("B", "A")}),
+        replace(bundle(), calibration={"method": "platt", "slope": 1.0, "intercept": 0.0}),
+        replace(bundle(), threshold=0.25),
+        replace(bundle(), duplicates={"amount_2": "amount"}),
     ],
-    ids=["trees", "facts", "inputs", "vocabulary"],
+    ids=["trees", "facts", "inputs", "vocabulary", "calibration", "threshold", "duplicates"],
 )
 def test_another_bundle_has_another_hash(other: Bundle) -> None:
     assert other.sha256 != bundle().sha256
@@ -117,7 +149,10 @@ def test_unreadable_json_is_detected(text: bytes) -> None:
         Bundle.from_files({**bundle().to_files(), BUNDLE_FILE: text})
 
 
-@pytest.mark.parametrize("key", ["inputs", "vocabulary", "facts", "trees_sha256"])
+@pytest.mark.parametrize(
+    "key",
+    ["inputs", "vocabulary", "calibration", "threshold", "duplicates", "facts", "trees_sha256"],
+)
 def test_a_missing_part_of_the_json_is_named(key: str) -> None:
     with pytest.raises(CorruptBundle, match=f"{BUNDLE_FILE} cannot be read: KeyError.*{key}"):
         Bundle.from_files(altered(lambda content: content.pop(key)))
@@ -223,3 +258,173 @@ def test_the_code_of_a_category_survives_the_files() -> None:
 
 def test_trees_are_told_which_inputs_are_codes() -> None:
     assert feature_types(INPUTS, VOCABULARY) == ["c", "q", "c"]
+
+
+CALIBRATIONS: list[dict[str, Any]] = [
+    {"method": "none"},
+    {"method": "platt", "slope": 0.7, "intercept": -0.4},
+    {"method": "beta", "a": 0.8, "b": 1.3, "intercept": 0.2},
+    {"method": "isotonic", "x": [-2.5, -1.0, 0.5, 3.0], "y": [0.02, 0.1, 0.1, 0.9]},
+]
+each_calibration = pytest.mark.parametrize(
+    "calibration", CALIBRATIONS, ids=[str(each["method"]) for each in CALIBRATIONS]
+)
+MARGINS = np.concatenate([[-800.0, -40.0], np.linspace(-6, 6, 241), [40.0, 800.0]])
+
+
+@pytest.fixture(scope="module")
+def grown() -> Bundle:
+    """Real trees on an amount with gaps and two columns of categories."""
+    import xgboost as xgb
+
+    rows = many_rows()
+    matrix = xgb.DMatrix(
+        encode(rows, INPUTS, VOCABULARY),
+        label=((rows["amount"].fillna(2) > 1) ^ (rows["kind"] == "B")).astype(float),
+        feature_names=list(INPUTS),
+        feature_types=feature_types(INPUTS, VOCABULARY),
+        enable_categorical=True,
+    )
+    parameters = {"objective": "binary:logistic", "max_depth": 4, "nthread": 1}
+    return replace(bundle(), trees=bytes(xgb.train(parameters, matrix, 12).save_raw("ubj")))
+
+
+def many_rows(rows: int = 300) -> pd.DataFrame:
+    generator = np.random.Generator(np.random.PCG64(3))
+    frame = pd.DataFrame(
+        {
+            "kind": generator.choice(["A", "B", "never seen", None], rows, p=[0.5, 0.3, 0.1, 0.1]),
+            "amount": generator.normal(1, 2, rows),
+            "level": generator.choice([1.0, 2.0, 3.0, np.nan], rows),
+        }
+    )
+    return frame.assign(amount=frame["amount"].where(generator.random(rows) < 0.8))
+
+
+@each_calibration
+def test_calibrated_probabilities_are_probabilities_and_rise_with_the_margin(
+    calibration: Mapping[str, Any],
+) -> None:
+    with np.errstate(all="raise", under="ignore"):
+        probability = calibrated(MARGINS, calibration)
+
+    assert probability.dtype == np.float64
+    assert ((probability >= 0) & (probability <= 1)).all()
+    assert (np.diff(probability) >= 0).all()
+    assert probability[0] < 0.1 < 0.8 < probability[-1]
+
+
+@each_calibration
+def test_a_calibration_is_a_formula_that_a_person_can_check(calibration: Mapping[str, Any]) -> None:
+    def by_hand(s: float) -> float:
+        p = 1 / (1 + np.exp(-s))
+        match calibration["method"]:
+            case "none":
+                return p
+            case "platt":
+                s = calibration["slope"] * s + calibration["intercept"]
+            case "beta":
+                s = calibration["a"] * np.log(p) - calibration["b"] * np.log(1 - p)
+                s += calibration["intercept"]
+            case "isotonic":
+                # Halfway between -1 and 0.5 there are 0.1 and 0.1; between 0.5 and 3, 0.1 and 0.9.
+                return {-1.0: 0.1, 0.0: 0.1, 1.75: 0.5}[s]
+        return 1 / (1 + np.exp(-s))
+
+    found = calibrated(np.array([-1.0, 0.0, 1.75]), calibration)
+
+    assert found == pytest.approx([by_hand(-1.0), by_hand(0.0), by_hand(1.75)])
+
+
+@each_calibration
+def test_a_calibration_survives_the_files_to_the_bit(
+    grown: Bundle, calibration: dict[str, Any]
+) -> None:
+    # A third has no end in binary; nor may it be cut in JSON.
+    calibration = {
+        name: value / 3 if isinstance(value, float) else value
+        for name, value in calibration.items()
+    }
+    before = replace(grown, calibration=calibration, threshold=1 / 3)
+
+    after = Bundle.from_files(before.to_files(), before.sha256)
+
+    assert after.calibration == calibration
+    assert after.threshold == 1 / 3
+    assert after.sha256 == before.sha256
+    assert predict(after, many_rows()).tolist() == predict(before, many_rows()).tolist()
+
+
+@each_calibration
+def test_a_row_alone_gets_the_probability_that_it_gets_in_a_batch_to_the_bit(
+    grown: Bundle, calibration: Mapping[str, Any]
+) -> None:
+    model, rows = replace(grown, calibration=calibration), many_rows(80)
+
+    alone = [predict(model, rows.iloc[[place]])[0] for place in range(len(rows))]
+
+    assert predict(model, rows).tolist() == alone
+    assert predict(model, rows[::-1], threads=2)[::-1].tolist() == alone
+    assert len(set(alone)) > 3
+
+
+def test_probabilities_are_the_calibrated_margins(grown: Bundle) -> None:
+    rows = many_rows()
+
+    found = predict(grown, rows)
+
+    assert found.tolist() == calibrated(margins(grown, rows), grown.calibration).tolist()
+    assert found.tolist() != predict(replace(grown, calibration={"method": "none"}), rows).tolist()
+
+
+def test_contributions_sum_to_the_raw_score_with_categories_and_missing_values(
+    grown: Bundle,
+) -> None:
+    rows = many_rows()
+
+    found = contributions(grown, rows)
+
+    assert found.shape == (len(rows), len(INPUTS) + 1)
+    np.testing.assert_allclose(found.sum(axis=1), margins(grown, rows), atol=1e-4, rtol=0)
+    assert len(set(found[:, -1])) == 1, "the base value is the same for every row"
+    assert (np.abs(found[:, :-1]).max(axis=0) > 0.1).any()
+
+
+def test_contributions_are_the_same_each_time_and_over_any_number_of_threads(
+    grown: Bundle,
+) -> None:
+    rows = many_rows()
+
+    once, again = contributions(grown, rows), contributions(grown, rows, threads=2)
+
+    assert once.tolist() == again.tolist()
+    assert once[7].tolist() == contributions(grown, rows.iloc[[7]])[0].tolist()
+
+
+def test_an_input_that_no_tree_uses_contributes_and_gains_nothing(grown: Bundle) -> None:
+    import xgboost as xgb
+
+    rows = many_rows()
+    matrix = xgb.DMatrix(
+        encode(rows, INPUTS, VOCABULARY),
+        label=(rows["kind"] == "B").astype(float),
+        feature_names=list(INPUTS),
+        feature_types=feature_types(INPUTS, VOCABULARY),
+        enable_categorical=True,
+    )
+    trees = xgb.train({"objective": "binary:logistic", "max_depth": 1}, matrix, 1).save_raw("ubj")
+    stump = replace(grown, trees=bytes(trees))
+
+    gain = mean_gain(stump)
+
+    assert gain["kind"] > 0
+    assert gain["level"] == gain["amount"] == 0
+    assert not contributions(stump, rows)[:, :2].any()
+
+
+def test_no_rows_have_no_margins_probabilities_or_contributions(grown: Bundle) -> None:
+    none = many_rows().head(0)
+
+    assert margins(grown, none).shape == (0,)
+    assert predict(grown, none).dtype == np.float64
+    assert contributions(grown, none).shape == (0, 4)

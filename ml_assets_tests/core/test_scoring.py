@@ -1,12 +1,15 @@
 """Scoring: a row's probability is its own, and what was said stands."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from ml_assets.core.bundle import Bundle
-from ml_assets.core.scoring import keep_known, predict, score
+from ml_assets.core.bundle import Bundle, predict
+from ml_assets.core.explanations import strongest_reasons
+from ml_assets.core.scoring import keep_known, score
 from ml_assets.core.tables import Predictions, keyed
 
 MORNING = datetime(2026, 1, 6, 6, tzinfo=UTC)
@@ -37,11 +40,22 @@ def bundle() -> Bundle:
         enable_categorical=True,
     )
     parameters = {"objective": "binary:logistic", "max_depth": 3, "min_child_weight": 0}
-    return Bundle(bytes(xgb.train(parameters, matrix, 20).save_raw("ubj")), inputs, vocabulary)
+    return Bundle(
+        bytes(xgb.train(parameters, matrix, 20).save_raw("ubj")),
+        inputs,
+        vocabulary,
+        calibration={"method": "platt", "slope": 0.8, "intercept": -0.3},
+        threshold=0.4,
+    )
 
 
 def scored(
-    rows: pd.DataFrame, bundle: Bundle, *, version: int = 1, at: datetime = MORNING
+    rows: pd.DataFrame,
+    bundle: Bundle,
+    *,
+    version: int = 1,
+    at: datetime = MORNING,
+    reasons: int = 2,
 ) -> pd.DataFrame:
     return score(
         rows,
@@ -51,6 +65,7 @@ def scored(
         model_version=version,
         code_version="abc",
         scored_at=at,
+        reasons=reasons,
     )
 
 
@@ -78,6 +93,47 @@ def test_an_unseen_category_scores_like_a_missing_one(bundle: Bundle) -> None:
 @pytest.mark.parametrize("rows", [ROWS, ROWS.head(0)], ids=["rows", "no rows"])
 def test_predictions_keep_their_contract(bundle: Bundle, rows: pd.DataFrame) -> None:
     keyed(Predictions, "claim_id").validate(scored(rows, bundle))
+
+
+def test_a_row_is_referred_from_the_models_threshold_on(bundle: Bundle) -> None:
+    probability = predict(bundle, ROWS)
+    exact = float(probability[0])
+
+    at_it, above_it = (
+        scored(ROWS, replace(bundle, threshold=threshold))["refer"].tolist()
+        for threshold in (exact, np.nextafter(exact, 1))
+    )
+
+    assert at_it == (probability >= exact).tolist()
+    assert above_it == (probability > exact).tolist()
+    assert at_it[0]
+    assert not above_it[0]
+    assert {True, False} <= set(scored(ROWS, bundle)["refer"])
+
+
+def test_reasons_are_those_of_the_row_and_can_be_switched_off(bundle: Bundle) -> None:
+    said, quiet = scored(ROWS, bundle), scored(ROWS, bundle, reasons=0)
+
+    assert said["reasons"].tolist() == strongest_reasons(bundle, ROWS, 2).tolist()
+    assert quiet["reasons"].tolist() == ["[]"] * len(ROWS)
+    pd.testing.assert_frame_equal(said.drop(columns="reasons"), quiet.drop(columns="reasons"))
+
+
+def test_decision_and_reasons_stand_with_the_probability_that_they_belong_to(
+    bundle: Bundle,
+) -> None:
+    first = scored(ROWS, bundle)
+    stricter = replace(bundle, threshold=0.0)
+
+    stands = keep_known(
+        scored(ROWS, stricter, version=2, at=EVENING, reasons=0),
+        first,
+        key="claim_id",
+        any_model=True,
+    )
+
+    pd.testing.assert_frame_equal(stands, first)
+    assert not first["refer"].all()
 
 
 def test_scoring_again_with_the_same_model_changes_nothing(bundle: Bundle) -> None:

@@ -1,0 +1,53 @@
+"""From `champion` to `model_card`: what is known of the day's model, as a page for people."""
+
+import dagster as dg
+import pandas as pd
+
+from ml_assets.assets.common import code_version
+from ml_assets.environment import Environment
+from ml_assets.failures import clear_failures
+from ml_assets.model_cards import write_card
+from ml_assets.partitions import daily
+from ml_assets.resources.lake import Lake
+from ml_assets.resources.registry import Registry
+from ml_assets.use_case import UseCase
+
+
+def model_card_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefinition:
+    """Build `model_card` of a use case."""
+
+    @dg.asset(
+        key=[use_case.name, "model_card"],
+        description="The model card of the day's model: what it is for, how good it is, and who "
+        "let it serve; one HTML page that needs nothing else, kept with the version in MLflow",
+        owners=list(use_case.owners),
+        kinds={"mlflow"},
+        group_name=use_case.name,
+        code_version=code_version(use_case, "evaluation.py"),
+        partitions_def=daily(use_case, environment.time_zone),
+        ins={"champion": dg.AssetIn(key=[use_case.name, "champion"])},
+    )
+    def model_card(
+        context: dg.AssetExecutionContext,
+        champion: pd.DataFrame,
+        lake: dg.ResourceParam[Lake],
+        registry: dg.ResourceParam[Registry],
+    ) -> dg.MaterializeResult[None]:
+        row = champion.iloc[0]
+        version = int(row["challenger_version"])
+        with clear_failures():
+            written = write_card(environment, use_case, lake, registry, version)
+            if row["decision"] == "promoted":
+                # The one that gave way is no champion on its own card any more.
+                write_card(environment, use_case, lake, registry, int(row["previous_version"]))
+        context.log.info(f"the model card of version {version}: {written.file}")
+        return dg.MaterializeResult(
+            metadata={
+                "version": version,
+                "status": written.status,
+                "model_card": dg.MetadataValue.path(str(written.file)),
+                "registry": dg.MetadataValue.url(registry.link(use_case.name, version)),
+            }
+        )
+
+    return model_card

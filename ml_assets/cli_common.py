@@ -1,0 +1,49 @@
+"""What the modules of the command line share: options, output, and how errors end."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ml_assets.environment import ENVIRONMENTS, Environment, load_environment
+
+console = Console()
+errors = Console(stderr=True)
+
+EnvOption = Annotated[
+    str | None,
+    typer.Option("--env", help=f"Environment: {', '.join(ENVIRONMENTS)}. [env: ML_ASSETS_ENV]"),
+]
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        help="The project's own folder: tables, models, Dagster's history. "
+        "[env: ML_ASSETS_HOME; default: .ml_assets]",
+    ),
+]
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """End errors that a person can mend in one message and exit code 1."""
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        if not type(error).__module__.startswith("ml_assets") and type(error) is not ValueError:
+            raise
+        errors.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1) from None
+
+
+def load(name: str | None, home: Path | None) -> Environment:
+    """The environment that the options name."""
+    environ: dict[str, str] = dict(os.environ)
+    if home is not None:
+        environ["ML_ASSETS_HOME"] = str(home)
+    return load_environment(name, environ=environ)

@@ -1,0 +1,176 @@
+"""Gathers what is known of a registered version into its model card, and keeps it with the version.
+
+How the card looks is in `ml_assets.report`.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_assets.champions import GATE, Reign, history
+from ml_assets.core.evaluation import Evaluation
+from ml_assets.environment import Environment
+from ml_assets.report.card import (
+    Approval,
+    Card,
+    Decision,
+    Disagreement,
+    Guardrail,
+    Manifest,
+    Period,
+    Status,
+    model_card,
+)
+from ml_assets.resources.lake import Lake
+from ml_assets.resources.registry import Registry
+from ml_assets.use_case import UseCase
+
+CARD_FILE = "model_card.html"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A model card that was written.
+
+    Attributes:
+        file: A copy on this machine, to open in a browser.
+        status: Whether the version serves: champion, challenger or retired.
+    """
+
+    file: Path
+    status: Status
+
+
+def write_card(
+    environment: Environment, use_case: UseCase, lake: Lake, registry: Registry, version: int
+) -> Written:
+    """Write a version's model card into the registry and the project's folder, or write it anew.
+
+    Raises:
+        RegistryError: The registry does not have the version, or does not take the card.
+    """
+    card = gather(use_case, lake, registry, version)
+    page = model_card(card).encode()
+    registry.attach(use_case.name, version, {CARD_FILE: page})
+    file = card_file(environment, use_case, version)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_suffix(f".{os.getpid()}")  # in full or not at all
+    aside.write_bytes(page)
+    aside.replace(file)
+    return Written(file, card.status)
+
+
+def card_file(environment: Environment, use_case: UseCase, version: int) -> Path:
+    """Where the copy of a version's card lies on this machine."""
+    return environment.home / "reports" / use_case.name / f"model_card_v{version}.html"
+
+
+def gather(use_case: UseCase, lake: Lake, registry: Registry, version: int) -> Card:
+    """All that a version's card shows, from the registry and the history of champions."""
+    registered = registry.version(use_case.name, version)
+    bundle = registry.load(use_case.name, version, registered.sha256)
+    evaluation = Evaluation.model_validate_json(
+        registry.artifact(use_case.name, version, "evaluation.json")
+    )
+    manifest = _json(registry, use_case, version, "training_manifest.json")
+    drift = _json(registry, use_case, version, "drift.json")
+    gate = _gate(use_case, lake, registry, version)
+    reigns = history(lake, use_case)
+    facts = bundle.facts
+    rows = {
+        "train": facts["train_rows"],
+        "validation": facts["validation_rows"],
+        "calibration": facts["calibration_rows"],
+        "holdout": evaluation.parts["holdout"].rows,
+    }
+    return Card(
+        use_case=use_case.name,
+        description=use_case.description,
+        purpose=use_case.purpose,
+        limits=use_case.limits,
+        owners=use_case.owners,
+        version=version,
+        status=_status(reigns, version, registry.versions(use_case.name)[0].version),
+        as_of=registered.as_of,
+        bundle_sha256=bundle.sha256,
+        trees_sha256=bundle.trees_sha256,
+        code_version=facts["code_version"],
+        lock_sha256=registered.tags.get("lock_sha256", ""),
+        seed=facts["recipe"]["seed"],
+        manifest=Manifest(**{name: manifest[name] for name in Manifest.__dataclass_fields__}),
+        split={
+            part: Period(facts["split"][part][0], facts["split"][part][-1], count)
+            for part, count in rows.items()
+        },
+        hyperparameters=facts["recipe"]["parameters"],
+        hyperparameters_from=facts["hyperparameters"],
+        rounds=facts["rounds"],
+        evaluation=evaluation,
+        decision=_decision(gate) if gate else None,
+        duplicates=bundle.duplicates,
+        dropped=use_case.dropped,
+        previous_version=drift["since_version"],
+        drift=tuple(sorted(drift["psi"].items(), key=lambda item: (-item[1], item[0]))),
+        approvals=_approvals(reigns, version, registered.as_of, gate),
+        opponent=gate["against"] if gate else None,
+        disagreements=tuple(
+            Disagreement(**{**each, "outcome": bool(each["outcome"])})
+            for each in (gate["disagreements"] if gate else ())
+        ),
+    )
+
+
+def _decision(gate: dict[str, Any]) -> Decision:
+    return Decision(
+        rule=gate["verdict"]["rule"],
+        reason=gate["verdict"]["reason"],
+        guardrails=tuple(
+            Guardrail(each["name"], each["holds"], each["finding"]) for each in gate["guardrails"]
+        ),
+    )
+
+
+def _approvals(
+    reigns: list[Reign], version: int, as_of: str, gate: dict[str, Any] | None
+) -> tuple[Approval, ...]:
+    """When a version began to serve and ceased, by whose word; and that the gate refused it."""
+    refused: tuple[Approval, ...] = ()
+    if gate and not gate["verdict"]["promote"]:
+        refused = (Approval(as_of, "stays challenger", GATE, gate["verdict"]["reason"]),)
+    return refused + tuple(
+        Approval(
+            when=f"{reign.at:%Y-%m-%d %H:%M} UTC",
+            event=reign.event.replace("_", " "),
+            by=reign.by,
+            reason=reign.reason,
+            served_from=f"{reign.at:%Y-%m-%d %H:%M} UTC",
+            served_to=f"{after.at:%Y-%m-%d %H:%M} UTC" if after else "",
+        )
+        for reign, after in zip(reigns, [*reigns[1:], None], strict=True)
+        if reign.version == version
+    )
+
+
+def _status(reigns: list[Reign], version: int, newest: int) -> Status:
+    if reigns and reigns[-1].version == version:
+        return "champion"
+    return "challenger" if version == newest else "retired"
+
+
+def _gate(use_case: UseCase, lake: Lake, registry: Registry, version: int) -> dict[str, Any] | None:
+    """What the gate said of a version, or None if it has not judged it yet."""
+    table = f"{use_case.name}/champion"
+    days = lake.rows_per_day(table)
+    if not days:
+        return None
+    judged = lake.read(table, min(days), max(days))["challenger_version"].to_list()
+    if version not in judged:
+        return None
+    return _json(registry, use_case, version, "gate.json")
+
+
+def _json(registry: Registry, use_case: UseCase, version: int, path: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(registry.artifact(use_case.name, version, path))
+    return found

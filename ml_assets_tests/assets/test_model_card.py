@@ -1,0 +1,73 @@
+"""The model card, through real runs: where it is kept, and that it follows who serves."""
+
+import re
+
+from ml_assets.model_cards import gather, write_card
+from ml_assets_tests.conftest import SMALL, Platform
+
+LAST = "2026-01-16"
+
+
+def status(platform: Platform, version: int) -> str:
+    """As the card in the registry tells it; the copy on this machine must be the same."""
+    kept = platform.registry.artifact("claims", version, "model_card.html")
+    file = platform.environment.home / "reports/claims" / f"model_card_v{version}.html"
+    assert file.read_bytes() == kept
+    found = re.search(rf"<title>claims model, version {version} \((\w+)\)", kept.decode())
+    assert found
+    return found[1]
+
+
+def test_a_training_leaves_a_card_here_and_with_the_version(trained: Platform) -> None:
+    metadata = trained.metadata("model_card", LAST)
+
+    assert status(trained, 1) == "champion"
+    assert (metadata["version"], metadata["status"]) == (1, "champion")
+    assert metadata["model_card"].endswith("reports/claims/model_card_v1.html")
+
+
+def test_the_card_tells_what_the_tables_and_the_bundle_say(trained: Platform) -> None:
+    model = trained.table("model", LAST).iloc[0]
+    manifest = trained.table("training_set", LAST).iloc[0]
+
+    card = gather(SMALL, trained.lake, trained.registry, 1)
+
+    assert (card.version, card.as_of, card.status) == (1, LAST, "champion")
+    assert card.bundle_sha256 == model["sha256"]
+    assert card.code_version == model["code_version"]
+    assert card.manifest.content_hash == manifest["content_hash"]
+    assert card.evaluation.parts["holdout"].metrics["log_loss"].value == model["log_loss"]
+    assert list(card.split) == ["train", "validation", "calibration", "holdout"]
+    assert (card.split["holdout"].first_day, card.split["holdout"].last_day) == (
+        model["holdout_first_day"],
+        model["holdout_last_day"],
+    )
+    assert card.split["train"].rows == model["train_rows"]
+    assert card.decision is not None
+    assert card.decision.rule == "first"
+    assert all(guardrail.passed for guardrail in card.decision.guardrails)
+    assert card.opponent is None
+
+
+def test_writing_a_card_again_gives_the_same_page(trained: Platform) -> None:
+    before = trained.registry.artifact("claims", 1, "model_card.html")
+
+    write_card(trained.environment, SMALL, trained.lake, trained.registry, 1)
+
+    assert trained.registry.artifact("claims", 1, "model_card.html") == before
+
+
+def test_the_cards_of_both_follow_when_a_challenger_takes_over(platform: Platform) -> None:
+    platform.arrive("2026-01-05", LAST)
+    platform.run("ingestion", "2026-01-05", LAST)
+    weak = platform.environment.training.model_copy(update={"max_rounds": 1})
+    environment = platform.environment.model_copy(update={"training": weak})
+    Platform(environment, platform.instance).run("training", "2026-01-14")
+    assert status(platform, 1) == "champion"
+
+    platform.run("training", "2026-01-15")
+
+    assert platform.table("champion", "2026-01-15")["decision"][0] == "promoted"
+    assert (status(platform, 1), status(platform, 2)) == ("retired", "champion")
+    Platform(environment, platform.instance).run("training", LAST)
+    assert (status(platform, 2), status(platform, 3)) == ("champion", "challenger")
