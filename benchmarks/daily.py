@@ -4,16 +4,22 @@ Run from the repository root: `make bench`, or `python benchmarks/daily.py --cas
 Linux and macOS only (`os.wait4`). Cases:
 
 - `a1200`, `a100000`: score one new day of about 1,200 or 100,000 rows: the job `claims_scoring`
-  (raw, features, predictions), on a home that holds 60 earlier days and a champion.
+  (raw, features, predictions, and a shadow that stays empty since the newest model serves), on a
+  home that holds 60 earlier days and a champion.
 - `b`: read and clean 365 days of about 1,200 rows: the job `claims_ingestion` as one range run.
 - `c`: train on 60 matured days of about 1,200 rows, and judge the model of the day before on the
   same holdout: the job `claims_training`.
 
 The plain side is the `plain_*` functions below. They read the same DuckDB file by the same query,
 check the same types, ranges, categories and keys, put bad rows aside, and write Parquet by day.
-They import nothing of `ml_assets`; ranges and settings come from a JSON file. What they leave out
-is what a platform is for: history and metadata of every run, atomic tables with versions, accounts
-of extractions, hashes of inputs, a model registry.
+They import nothing of `ml_assets`; ranges and settings come from a JSON file. In training they
+split the days likewise, leave out the same duplicate columns, and judge by ROC AUC and log loss; in
+scoring they apply the stored model's calibration and threshold, and give the same reasons.
+
+What they leave out is what a platform is for: history and metadata of every run, atomic tables with
+versions, accounts of extractions, hashes of inputs, a model registry; and for each new model its
+calibration and threshold, intervals, slices, plots, reasons, guardrails and card. So the difference
+holds all of these too; what each of a model's parts costs is in `benchmarks/model.py`.
 
 How to read the table:
 
@@ -25,8 +31,8 @@ How to read the table:
   libraries that are imported late are imported before the clock starts, on both sides.
 - Before every run of the platform its home is put back as it was prepared, so it never finds its
   work done. Preparation is not measured.
-- After the first pair the two results are compared: predictions, rows of the tables, or the model's
-  bytes. The aims are only printed: nothing fails when one is missed.
+- After the first pair the two results are compared: predictions, rows of the tables, or the bytes
+  of the model's trees. The aims are only printed: nothing fails when one is missed.
 """
 
 import argparse
@@ -80,9 +86,11 @@ _TRAINING = (
     "xgboost",
     "sklearn.metrics",
     "sklearn.calibration",
-    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "jinja2",
     "mlflow",
     "mlflow.artifacts",
+    "mlflow.pyfunc",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.model_registry.sqlalchemy_store",
     "tabulate",
@@ -373,6 +381,7 @@ def prepare(name: str, home: Path, days: int) -> tuple[dict[str, Any], str]:
         "inputs": CLAIMS.inputs,
         "categorical": CLAIMS.categorical,
         "training": settings.model_dump(),
+        "reasons": environment.scoring.reasons,
     }
     note = f"{first} to {last}"
     with dg.DagsterInstance.get() as instance:
@@ -437,8 +446,9 @@ def check(name: str, plan: dict[str, Any], out: Path) -> str:
         report = json.loads((out / "report.json").read_text(encoding="utf-8"))
         gap = abs(model["log_loss"] - report["log_loss"])
         return (
-            f"the model's bytes are {'the same' if same else 'DIFFERENT'} on both sides "
-            f"({len(trees):,}); the log losses differ by {gap:g}"
+            f"the trees' bytes are {'the same' if same else 'DIFFERENT'} on both sides "
+            f"({len(trees):,}); the log losses differ by {gap:g}, the platform's after the "
+            f"calibration {model['calibration']!r}"
         )
     if name == "b":
         notes = []
@@ -449,13 +459,15 @@ def check(name: str, plan: dict[str, Any], out: Path) -> str:
             same = ours.sort_values(["day", key], ignore_index=True).equals(theirs)
             notes.append(f"{table} {'the same' if same else 'DIFFERENT'} ({len(ours):,} rows)")
         return f"both sides wrote: {', '.join(notes)}"
-    ours = doors["lake"].read("claims/predictions", first, last).set_index(key)["probability"]
-    theirs = _read_parquet(out / "predictions").set_index(key)["probability"]
+    ours = doors["lake"].read("claims/predictions", first, last).set_index(key)
+    theirs = _read_parquet(out / "predictions").set_index(key)
     same = set(ours.index) == set(theirs.index) and len(ours) == len(theirs)
-    gap = (ours - theirs.reindex(ours.index)).abs().max()
+    theirs = theirs.reindex(ours.index)
+    gap = (ours["probability"] - theirs["probability"]).abs().max()
+    others = [f"{name} of {(ours[name] != theirs[name]).sum():,}" for name in ("refer", "reasons")]
     return (
         f"{'the same' if same else 'DIFFERENT'} {len(ours):,} applications scored on both sides; "
-        f"largest difference of a probability: {gap:g}"
+        f"largest difference of a probability: {gap:g}; differing: {', '.join(others)}"
     )
 
 
@@ -543,21 +555,71 @@ def plain_encode(
     }
 
 
-def plain_predict(frame: pd.DataFrame, folder: Path, threads: int) -> np.ndarray:
-    """Probabilities by a stored model: `model.ubj`, with inputs and vocabulary in a JSON file."""
+def plain_load(frame: pd.DataFrame, folder: Path, threads: int) -> tuple[Any, Any, dict[str, Any]]:
+    """A stored model `model.ubj`, rows as it sees them, and the JSON file with all else of it."""
     import xgboost as xgb
 
     content = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
     booster = xgb.Booster({"nthread": threads})
     booster.load_model(folder / "model.ubj")
     matrix, about = plain_encode(frame, content["inputs"], content["vocabulary"])
-    return booster.predict(xgb.DMatrix(matrix, nthread=threads, **about)).astype(np.float64)
+    return booster, xgb.DMatrix(matrix, nthread=threads, **about), content
+
+
+def plain_predict(booster: Any, rows: Any, content: dict[str, Any]) -> np.ndarray:
+    """Calibrated probabilities."""
+    margin = booster.predict(rows, output_margin=True).astype(np.float64)
+    return plain_calibrate(margin, content["calibration"])
+
+
+def plain_calibrate(margin: np.ndarray, calibration: dict[str, Any]) -> np.ndarray:
+    """Probabilities for log-odds by a stored calibration."""
+    match calibration:
+        case {"method": "isotonic", "x": x, "y": y}:
+            return np.interp(margin, x, y)
+        case {"method": "platt", "slope": slope, "intercept": intercept}:
+            margin = slope * margin + intercept
+        case {"method": "beta", "a": a, "b": b, "intercept": c}:
+            margin = b * np.logaddexp(0, margin) - a * np.logaddexp(0, -margin) + c
+    return np.exp(-np.logaddexp(0, -margin))
 
 
 def plain_score(features: pd.DataFrame, plan: dict[str, Any], home: Path) -> pd.DataFrame:
     """Predictions of a day."""
-    probability = plain_predict(features, home / plan["model"], plan["training"]["threads"])
-    return features[["day", plan["key"], "received_at"]].assign(probability=probability)
+    folder, threads = home / plan["model"], plan["training"]["threads"]
+    booster, rows, content = plain_load(features, folder, threads)
+    probability = plain_predict(booster, rows, content)
+    effects = booster.predict(rows, pred_contribs=True)[:, :-1].astype(np.float64)
+    return features[["day", plan["key"], "received_at"]].assign(
+        probability=probability,
+        refer=probability >= content["threshold"],
+        reasons=plain_reasons(features, effects, content["inputs"], plan["reasons"]),
+    )
+
+
+def plain_reasons(
+    features: pd.DataFrame, effects: np.ndarray, inputs: list[str], top: int
+) -> list[str]:
+    """The strongest effects of each row as JSON: input, value, effect in log-odds."""
+    order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :top]
+    strongest = np.take_along_axis(effects, order, axis=1).round(4).tolist()
+    values = [features[name].tolist() for name in inputs]
+    return [
+        json.dumps(
+            [[inputs[at], values[at][row], effect] for at, effect in zip(*both, strict=True)]
+        )
+        for row, both in enumerate(zip(order.tolist(), strongest, strict=True))
+    ]
+
+
+def plain_duplicates(train: pd.DataFrame, inputs: list[str]) -> set[str]:
+    """Columns that repeat an earlier one: numbers up to scale and rounding, text one to one."""
+    numbers = train[inputs].select_dtypes("number")
+    texts = train[inputs].select_dtypes(exclude="number")
+    correlation = np.corrcoef(numbers.to_numpy(np.float64, na_value=np.nan), rowvar=False)
+    same = np.triu(np.abs(correlation) >= 1 - 1e-6, k=1).any(axis=0)
+    codes = pd.Series([pd.factorize(texts[name])[0].tobytes() for name in texts], dtype=object)
+    return {*numbers.columns[same], *texts.columns[codes.duplicated()]}
 
 
 def plain_train(plan: dict[str, Any], home: Path, out: Path) -> int:
@@ -565,17 +627,23 @@ def plain_train(plan: dict[str, Any], home: Path, out: Path) -> int:
     import xgboost as xgb
     from sklearn.metrics import log_loss, roc_auc_score
 
-    settings, target, inputs = plan["training"], plan["target"], plan["inputs"]
-    columns = ["day", plan["key"], target, *inputs]
+    settings, target = plan["training"], plan["target"]
+    columns = ["day", plan["key"], target, *plan["inputs"]]
     frame = _read_parquet(home.parent / "plain_features" / "features", columns, plan["window"])
     rows = len(frame)
     frame = frame[frame[target].notna()].sort_values(["day", plan["key"]])
     days = sorted(frame["day"].unique())
-    cuts = len(days) - settings["holdout_days"] - settings["validation_days"]
-    parts = days[:cuts], days[cuts : -settings["holdout_days"]], days[-settings["holdout_days"] :]
+    # From the newest: the holdout, days to calibrate on, which are not used here, and validation.
+    sizes = [settings[f"{part}_days"] for part in ("holdout", "calibration", "validation")]
+    *_, validation_end, train_end = len(days) - np.cumsum(sizes)
+    parts = days[:train_end], days[train_end:validation_end], days[-sizes[0] :]
     train, validation, holdout = (frame[frame["day"].isin(part)] for part in parts)
+    duplicates = plain_duplicates(train, plan["inputs"])
+    inputs = [name for name in plan["inputs"] if name not in duplicates]
     vocabulary = {
-        name: sorted(train[name].dropna().unique().tolist()) for name in plan["categorical"]
+        name: sorted(train[name].dropna().unique().tolist())
+        for name in plan["categorical"]
+        if name in inputs
     }
 
     def matrix(part: pd.DataFrame, ref: Any = None) -> Any:
@@ -602,11 +670,13 @@ def plain_train(plan: dict[str, Any], home: Path, out: Path) -> int:
     )
     out.mkdir(parents=True, exist_ok=True)
     booster[: booster.best_iteration + 1].save_model(out / "model.ubj")
-    content = json.dumps({"inputs": inputs, "vocabulary": vocabulary})
-    (out / "bundle.json").write_text(content, encoding="utf-8")
+    content = {"inputs": inputs, "vocabulary": vocabulary, "calibration": {"method": "none"}}
+    (out / "bundle.json").write_text(json.dumps(content), encoding="utf-8")
     outcome = holdout[target].to_numpy(dtype=np.int8)
-    ours = plain_predict(holdout, out, settings["threads"])
-    serving = plain_predict(holdout, home / plan["model"], settings["threads"])
+    ours, serving = (
+        plain_predict(*plain_load(holdout, folder, settings["threads"]))
+        for folder in (out, home / plan["model"])
+    )
     report = {
         "roc_auc": float(roc_auc_score(outcome, ours)),
         "log_loss": float(log_loss(outcome, ours)),
