@@ -112,7 +112,8 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
             promoted = judgement.verdict.promote
             serving = challenger if promoted or previous is None else previous
             if not is_past:
-                _let_serve(context, day, serving, judgement.verdict, previous, reigns, lake)
+                before = lake.read(table, day, day).iloc[0].to_dict() if day in decided else None
+                _let_serve(context, day, serving, judgement.verdict, previous, before, reigns, lake)
                 registry.set_alias(use_case.name, "champion", history(lake, use_case)[-1].version)
             registry.attach(
                 use_case.name, challenger["version"], {"gate.json": _as_json(judgement)}
@@ -271,12 +272,12 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
         serving: dict[str, Any],
         verdict: Verdict,
         previous: dict[str, Any] | None,
+        before: dict[str, Any] | None,
         reigns: list[Reign],
         lake: Lake,
     ) -> None:
         """Add the decision to the history, unless it stands there or a person has spoken since."""
-        own = [place for place, reign in enumerate(reigns) if _is_own(reign, day)]
-        if own and any(reign.by != GATE for reign in reigns[own[0] :]):
+        if _spoken_since(day, reigns, before):
             context.log.warning(
                 f"version {reigns[-1].version} goes on serving: {reigns[-1].by} decided so after "
                 f"the gate had decided about {day}"
@@ -317,6 +318,26 @@ def _require_fit(version: int, guardrails: tuple[Guardrail, ...]) -> None:
 
 def _is_own(reign: Reign, day: str) -> bool:
     return reign.by == GATE and reign.day == day
+
+
+def _spoken_since(day: str, reigns: list[Reign], before: dict[str, Any] | None) -> bool:
+    """Whether a person has decided who serves since the gate first decided about this day.
+
+    Args:
+        day: The day that is decided about again.
+        reigns: The history.
+        before: What the gate had decided about the day; None if it is new.
+    """
+    own = [place for place, reign in enumerate(reigns) if _is_own(reign, day)]
+    if own:
+        return any(reign.by != GATE for reign in reigns[own[0] :])
+    # The gate left the champion of then in its place, so the history has no row of its own.
+    return (
+        before is not None
+        and bool(reigns)
+        and reigns[-1].by != GATE
+        and reigns[-1].version != before["version"]
+    )
 
 
 def _served(day: str, reigns: list[Reign]) -> dict[str, Any] | None:

@@ -250,6 +250,28 @@ def test_the_next_challenger_is_judged_against_the_one_that_serves_now(story: St
     assert after.alias == 3
 
 
+def test_the_gate_deciding_anew_does_not_overrule_a_person_who_spoke_since(tmp_path: Path) -> None:
+    story = Story(new_platform(tmp_path))
+    story.platform.arrive("2026-01-05", "2026-01-16")
+    story.platform.run("ingestion", "2026-01-05", "2026-01-16")
+    story.train("2026-01-14", story.weak)
+    story.train("2026-01-15")
+    story.train("2026-01-16", story.strict(story.platform.environment))
+    story.remember("kept")
+    story.promote(1)
+    story.remember("by hand")
+
+    story.train("2026-01-16")
+
+    story.remember("again")
+    kept, by_hand, again = (story.moments[name] for name in ("kept", "by hand", "again"))
+    assert kept.decisions.loc["2026-01-16", "decision"] == "kept"
+    assert again.history == by_hand.history
+    assert again.served[-1] == again.alias == 1
+    # What the gate thinks of it is told all the same.
+    assert again.decisions.loc["2026-01-16", "decision"] == "promoted"
+
+
 def test_a_decision_about_the_past_changes_neither_history_nor_alias(story: Story) -> None:
     before, after = story.moments["next challenger"], story.moments["about the past"]
 
