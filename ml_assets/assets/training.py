@@ -29,7 +29,7 @@ from ml_assets.core.features import content_hash
 from ml_assets.core.splits import TimeSplit, TooFewDays, split_by_day
 from ml_assets.core.tables import Model, TrainingSet
 from ml_assets.core.training import Recipe, Trained, train
-from ml_assets.environment import Environment
+from ml_assets.environment import Environment, TrainingSettings
 from ml_assets.failures import clear_failures
 from ml_assets.partitions import daily, training_window
 from ml_assets.resources.lake import Lake
@@ -60,6 +60,16 @@ _CORE = (
 def model_code_version(use_case: UseCase, environment: Environment) -> str:
     """The version of the code and settings that train a model."""
     return code_version(use_case, *_CORE, settings=environment.training.model_dump_json())
+
+
+def split_labelled(frame: pd.DataFrame, settings: TrainingSettings) -> TimeSplit:
+    """The parts of the days that have rows, as configured."""
+    return split_by_day(
+        frame["day"].unique(),
+        validation_days=settings.validation_days,
+        calibration_days=settings.calibration_days,
+        holdout_days=settings.holdout_days,
+    )
 
 
 def training_assets(use_case: UseCase, environment: Environment) -> list[dg.AssetsDefinition]:
@@ -156,12 +166,7 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
             frame = labelled_rows(
                 use_case, lake, manifest, manifest["first_day"], manifest["last_day"]
             )
-            split = split_by_day(
-                frame["day"].unique(),
-                validation_days=settings.validation_days,
-                calibration_days=settings.calibration_days,
-                holdout_days=settings.holdout_days,
-            )
+            split = split_labelled(frame, settings)
             parameters, origin = hyperparameters_as_of(lake, use_case, day, settings)
             trained = train(
                 frame,

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from ml_assets.assets.as_of import hyperparameters_as_of
 from ml_assets.assets.common import code_version, preview, spec
-from ml_assets.assets.training import labelled_rows
-from ml_assets.core.splits import split_by_day
+from ml_assets.assets.training import labelled_rows, split_labelled
+from ml_assets.core.exploration import duplicate_columns
 from ml_assets.core.tables import Hyperparameters
 from ml_assets.core.tuning import (
     Metric,
@@ -46,6 +46,7 @@ def tuning_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefini
         "gate.py",
         "bundle.py",
         "splits.py",
+        "exploration.py",
         settings="".join(each.model_dump_json() for each in (training, tuning, gate)),
     )
 
@@ -111,12 +112,7 @@ def tuning_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefini
             frame = labelled_rows(
                 use_case, lake, manifest, manifest["first_day"], manifest["last_day"]
             )
-            split = split_by_day(
-                frame["day"].unique(),
-                validation_days=training.validation_days,
-                calibration_days=training.calibration_days,
-                holdout_days=training.holdout_days,
-            )
+            split = split_labelled(frame, training)
             days = split_for_tuning(
                 [*split.train, *split.validation],
                 folds=tuning.folds,
@@ -129,12 +125,17 @@ def tuning_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefini
                 frame[frame["day"].isin(part)] for part in (days.search, days.judge)
             )
             folds = time_folds(searched["day"], folds=tuning.folds, fold_days=tuning.fold_days)
+            # As in training: the trees do not see columns that repeat another.
+            repeats = duplicate_columns(searched, use_case.inputs)
+            columns = {
+                "inputs": [name for name in use_case.inputs if name not in repeats],
+                "categorical": [name for name in use_case.categorical if name not in repeats],
+            }
             threads = min(training.threads, 1 + len(searched) // _ROWS_PER_THREAD)
             found = search(
                 searched,
                 folds,
-                inputs=use_case.inputs,
-                categorical=use_case.categorical,
+                **columns,
                 target=use_case.target,
                 metric=config.metric,
                 trials=config.trials,
@@ -150,8 +151,7 @@ def tuning_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefini
                 pd.concat([searched, judged]),
                 folds[-1],
                 np.arange(len(searched), len(searched) + len(judged)),
-                inputs=use_case.inputs,
-                categorical=use_case.categorical,
+                **columns,
                 target=use_case.target,
                 tuned=found.parameters,
                 incumbent=incumbent,

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ml_assets.core.bundle import (
     Bundle,
+    Category,
     calibrated,
     encode,
     feature_types,
@@ -162,34 +163,21 @@ def fit(
         require_both_classes(part, rows[target])
     vocabulary = learn_vocabulary(train, categorical)
 
-    def matrix(rows: pd.DataFrame, codes: np.ndarray, ref: Any = None) -> Any:
-        return xgb.QuantileDMatrix(
-            codes,
-            label=rows[target].to_numpy(dtype=np.float32),
-            feature_names=list(inputs),
-            feature_types=feature_types(inputs, vocabulary),
-            enable_categorical=True,
-            ref=ref,
-            nthread=threads,
-        )
-
-    train_codes = encode(train, inputs, vocabulary)
-    train_matrix = matrix(train, train_codes)
-    validation_matrix = matrix(validation, encode(validation, inputs, vocabulary), train_matrix)
-    booster = xgb.train(
-        {
-            **parameters,
-            "objective": "binary:logistic",
-            "eval_metric": "logloss",
-            "tree_method": "hist",
-            "seed": seed,
-            "nthread": threads,
-        },
+    train_codes, validation_codes = (
+        encode(rows, inputs, vocabulary) for rows in (train, validation)
+    )
+    train_matrix = binned(train_codes, train[target], inputs, vocabulary, threads)
+    validation_matrix = binned(
+        validation_codes, validation[target], inputs, vocabulary, threads, ref=train_matrix
+    )
+    booster = boost(
+        parameters,
         train_matrix,
-        num_boost_round=max_rounds,
-        evals=[(validation_matrix, "validation")],
+        validation_matrix,
+        seed=seed,
+        threads=threads,
+        max_rounds=max_rounds,
         early_stopping_rounds=early_stopping_rounds,
-        verbose_eval=False,
     )
     rounds = booster.best_iteration + 1
     # Unseen categories count as missing, as they do in scoring.
@@ -211,4 +199,65 @@ def fit(
             },
             "xgboost": xgb.__version__,
         },
+    )
+
+
+def binned(
+    codes: np.ndarray,
+    outcome: pd.Series,
+    inputs: Sequence[str],
+    vocabulary: Mapping[str, Sequence[Category]],
+    threads: int,
+    ref: Any = None,
+) -> Any:
+    """Rows as XGBoost's histogram trees take them.
+
+    Args:
+        codes: What `encode` made of the rows, shape (rows, inputs).
+        outcome: Outcomes 0 and 1.
+        inputs: Columns that the model sees.
+        vocabulary: Known values of the categorical ones.
+        threads: Threads to bin with.
+        ref: The matrix whose bins to use: that of the rows that are fitted.
+    """
+    import xgboost as xgb
+
+    return xgb.QuantileDMatrix(
+        codes,
+        label=outcome.to_numpy(dtype=np.float32),
+        feature_names=list(inputs),
+        feature_types=feature_types(inputs, vocabulary),
+        enable_categorical=True,
+        ref=ref,
+        nthread=threads,
+    )
+
+
+def boost(
+    parameters: Mapping[str, int | float | str],
+    train: Any,
+    validation: Any,
+    *,
+    seed: int,
+    threads: int,
+    max_rounds: int,
+    early_stopping_rounds: int,
+) -> Any:
+    """Grow trees on one matrix until the log loss of the other stops improving."""
+    import xgboost as xgb
+
+    return xgb.train(
+        {
+            **parameters,
+            "objective": "binary:logistic",
+            "eval_metric": "logloss",
+            "tree_method": "hist",
+            "seed": seed,
+            "nthread": threads,
+        },
+        train,
+        num_boost_round=max_rounds,
+        evals=[(validation, "validation")],
+        early_stopping_rounds=early_stopping_rounds,
+        verbose_eval=False,
     )

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from ml_assets.core.bundle import encode, feature_types, learn_vocabulary
+from ml_assets.core.bundle import encode, learn_vocabulary
 from ml_assets.core.gate import Difference, paired_bootstrap
 from ml_assets.core.splits import OneClass, TooFewDays
+from ml_assets.core.training import binned, boost
 
 Metric = Literal["log_loss", "roc_auc"]
 State = Literal["complete", "pruned", "failed"]
@@ -253,7 +254,7 @@ def search(
         rounds: list[int] = []
         state: State = "complete"
         for number, (train, validation) in enumerate(matrices, start=1):
-            booster = _boost(
+            booster = boost(
                 {**held, **parameters},
                 train,
                 validation,
@@ -369,7 +370,7 @@ def compare(
     )
 
     def probability(parameters: Parameters) -> np.ndarray:
-        booster = _boost(
+        booster = boost(
             parameters,
             train,
             validation,
@@ -472,8 +473,6 @@ def _matrices(
     threads: int,
 ) -> list[Any]:
     """A binned matrix for each part; vocabulary and bins are those of the first."""
-    import xgboost as xgb
-
     vocabulary = learn_vocabulary(frame.iloc[parts[0]], categorical)
     matrices: list[Any] = []
     for name, positions in zip(names, parts, strict=True):
@@ -484,47 +483,16 @@ def _matrices(
                 "part of the tuning more days (tuning.fold_days, tuning.judge_days)."
             )
         matrices.append(
-            xgb.QuantileDMatrix(
+            binned(
                 encode(rows, inputs, vocabulary),
-                label=rows[target].to_numpy(dtype=np.float32),
-                feature_names=list(inputs),
-                feature_types=feature_types(inputs, vocabulary),
-                enable_categorical=True,
+                rows[target],
+                inputs,
+                vocabulary,
+                threads,
                 ref=matrices[0] if matrices else None,
-                nthread=threads,
             )
         )
     return matrices
-
-
-def _boost(
-    parameters: Parameters,
-    train: Any,
-    validation: Any,
-    *,
-    seed: int,
-    threads: int,
-    max_rounds: int,
-    early_stopping_rounds: int,
-) -> Any:
-    """Grow trees until the validation rows stop improving, as `ml_assets.core.training.fit`."""
-    import xgboost as xgb
-
-    return xgb.train(
-        {
-            **parameters,
-            "objective": "binary:logistic",
-            "eval_metric": "logloss",
-            "tree_method": "hist",
-            "seed": seed,
-            "nthread": threads,
-        },
-        train,
-        num_boost_round=max_rounds,
-        evals=[(validation, "validation")],
-        early_stopping_rounds=early_stopping_rounds,
-        verbose_eval=False,
-    )
 
 
 def _score(booster: Any, validation: Any, metric: Metric) -> float:
