@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+import dagster as dg
 import pandas as pd
 from filelock import FileLock, Timeout
 
@@ -111,6 +112,16 @@ def barred(reigns: list[Reign]) -> dict[int, Reign]:
     return found
 
 
+def in_words(reigns: list[Reign], place: int) -> str:
+    """Why the version of a row serves from then on."""
+    reign = reigns[place]
+    if reign.event == "rolled_back":
+        return (
+            f"serves again, since version {reigns[place - 1].version} was withdrawn: {reign.reason}"
+        )
+    return reign.reason
+
+
 def record(lake: Lake, use_case: UseCase, reign: Reign) -> Reign:
     """Add a row to the history: from now on, this version serves.
 
@@ -172,6 +183,7 @@ def promote(
     with deciding(environment, use_case):
         reigns = history(lake, use_case)
         if reigns and reigns[-1].version == version:
+            _follow(use_case, registry, version)
             raise NoChampion(
                 f"{use_case.name} version {version} serves already, since {reigns[-1].at:%F %H:%M} "
                 "UTC. Nothing was changed."
@@ -191,9 +203,10 @@ def rollback(
     registry: Registry,
     hand: Hand,
 ) -> Reign:
-    """Give the service back to the version that served before; the gate leaves it so.
+    """Give the service back to the version that served before.
 
-    Versions that were rolled back themselves are passed over.
+    Versions that were rolled back themselves are passed over. The gate does not promote the version
+    that is taken out of service again, and none at all for `gate.hold_after_rollback_days`.
 
     Raises:
         NoChampion: Nobody served before.
@@ -235,8 +248,22 @@ def _enthrone(use_case: UseCase, lake: Lake, registry: Registry, reign: Reign) -
     # Loaded first: nobody shall serve whose files are gone or altered.
     registry.load(use_case.name, reign.version, reign.sha256)
     reign = record(lake, use_case, reign)
-    registry.set_alias(use_case.name, "champion", reign.version)
+    _follow(use_case, registry, reign.version)
     return reign
+
+
+def _follow(use_case: UseCase, registry: Registry, version: int) -> None:
+    """Let the registry's alias follow the history.
+
+    A failure is told, not raised: the deed is done and on record, and a person who took it for
+    failed would do it twice. The gate's next decision sets the alias again.
+    """
+    try:
+        registry.set_alias(use_case.name, "champion", version)
+    except RegistryError as error:
+        dg.get_dagster_logger().warning(
+            f"version {version} serves, but the registry's alias could not follow: {error}"
+        )
 
 
 def remedy(lake: Lake, use_case: UseCase, registry: Registry) -> str:

@@ -6,11 +6,12 @@ Each check has its asset's partitions; without them Dagster would load every par
 from datetime import date, timedelta
 
 import dagster as dg
+import pandas as pd
 
 from ml_assets.changes import now, today
 from ml_assets.core.metrics import expected_positives
 from ml_assets.environment import Environment
-from ml_assets.partitions import daily
+from ml_assets.partitions import daily, day_end
 from ml_assets.resources.lake import Lake
 from ml_assets.use_case import UseCase
 
@@ -54,9 +55,9 @@ def positives_check(use_case: UseCase, environment: Environment) -> dg.AssetChec
     @dg.asset_check(
         asset=[use_case.name, "training_set"],
         name="positives_as_expected",
-        description=f"Over the newest {_REALISED_DAYS} matured days that were scored, as many rows "
-        "turned out positive as the probabilities said at the time. Warns if the count is both "
-        f"outside the 95 % interval and off by more than {_TOLERANCE:.0%}",
+        description=f"Over the newest {_REALISED_DAYS} matured days, as many rows turned out "
+        "positive as the probabilities had said in time. Warns if the count is both outside the "
+        f"95 % interval and off by more than {_TOLERANCE:.0%}",
         partitions_def=daily(use_case, environment.time_zone),
     )
     def positives_as_expected(
@@ -73,9 +74,22 @@ def positives_check(use_case: UseCase, environment: Environment) -> dg.AssetChec
                 passed=True, metadata={"days": 0, "note": "no matured day was scored yet"}
             )
         on = ["day", use_case.key]
-        both = lake.read(
-            f"{use_case.name}/predictions", min(days), max(days), columns=[*on, "probability"]
-        ).merge(
+        predicted = lake.read(
+            f"{use_case.name}/predictions",
+            min(days),
+            max(days),
+            columns=[*on, "probability", "scored_at"],
+        )
+        # What was said after the outcome was known proves nothing: its model may have learned it.
+        maturity = timedelta(days=use_case.label_maturity_days)
+        final = predicted["day"].map(
+            {
+                day: day_end(date.fromisoformat(day) + maturity, environment.zone)
+                for day in predicted["day"].unique()
+            }
+        )
+        in_time = predicted[predicted["scored_at"] < pd.to_datetime(final, utc=True)]
+        both = in_time.merge(
             lake.read(
                 f"{use_case.name}/features", min(days), max(days), columns=[*on, use_case.target]
             ).dropna(subset=[use_case.target]),
@@ -90,6 +104,7 @@ def positives_check(use_case: UseCase, environment: Environment) -> dg.AssetChec
             metadata={
                 "days": len(days),
                 "rows": len(both),
+                "rows_said_too_late": len(predicted) - len(in_time),
                 "expected": round(expected, 1),
                 "expected_95": f"{low:.0f} to {high:.0f}",
                 "actual": actual,

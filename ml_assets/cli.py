@@ -14,7 +14,14 @@ import typer
 import yaml
 from rich.table import Table
 
-from ml_assets.cli_common import EnvOption, HomeOption, clear_errors, console, load
+from ml_assets.cli_common import (
+    EnvOption,
+    HomeOption,
+    clear_errors,
+    console,
+    load,
+    require_home,
+)
 from ml_assets.cli_models import app as models_app
 from ml_assets.environment import Environment, mask_url, masked
 
@@ -134,7 +141,7 @@ def run(
         environment = load(env, home)
         import dagster as dg
 
-        from ml_assets.build import build_definitions
+        from ml_assets.build import build_definitions, resources
         from ml_assets.home import prepare_home
         from ml_assets.runs import run_days
         from ml_assets.use_cases.claims.use_case import CLAIMS
@@ -157,6 +164,11 @@ def run(
                     on_event=lambda event: shown.update(f"{name}: {event.step_key or '…'}"),
                 )
         console.print(f"{name} is done for {_days(days)}")
+        lake = resources(environment)["lake"]
+        table = {Job.TRAINING: "champion", Job.TUNING: "hyperparameters"}.get(job)
+        for each in days if table else ():
+            reason = lake.read(f"{CLAIMS.name}/{table}", each, each)["reason"].iloc[0]
+            console.print(f"{each}: {reason}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -181,12 +193,7 @@ def status(env: EnvOption = None, home: HomeOption = None) -> None:
         from ml_assets.home import prepare_home
         from ml_assets.status import platform_status
 
-        if not environment.dagster_home.exists():
-            begin = "Run `ml-assets demo`" if environment.name == "dev" else "Run `ml-assets ui`"
-            raise ValueError(
-                f"there is nothing in {environment.home} yet. {begin}, or name another folder "
-                "with --home."
-            )
+        require_home(environment)
         prepare_home(environment)
         with dg.DagsterInstance.get() as instance:
             found = platform_status(environment, instance, now())

@@ -47,3 +47,17 @@ def load(name: str | None, home: Path | None) -> Environment:
     if home is not None:
         environ["ML_ASSETS_HOME"] = str(home)
     return load_environment(name, environ=environ)
+
+
+def require_home(environment: Environment) -> None:
+    """Refuse a folder in which nothing has run yet, rather than make an empty one.
+
+    Raises:
+        ValueError: There is nothing in the environment's folder.
+    """
+    if not environment.dagster_home.exists():
+        begin = "Run `ml-assets demo`" if environment.name == "dev" else "Run `ml-assets ui`"
+        raise ValueError(
+            f"there is nothing in {environment.home} yet. {begin}, or name another folder "
+            "with --home."
+        )

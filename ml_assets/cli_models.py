@@ -3,7 +3,7 @@
 They are part of `ml-assets`; see `ml_assets.cli`.
 """
 
-import getpass
+import os
 from typing import Annotated
 
 import typer
@@ -11,7 +11,15 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from ml_assets.cli_common import EnvOption, HomeOption, clear_errors, console, errors, load
+from ml_assets.cli_common import (
+    EnvOption,
+    HomeOption,
+    clear_errors,
+    console,
+    errors,
+    load,
+    require_home,
+)
 
 app = typer.Typer()
 
@@ -27,6 +35,7 @@ def models(env: EnvOption = None, home: HomeOption = None) -> None:
     """List the registered versions: how good, who serves, who is challenger, who served when."""
     with clear_errors():
         environment = load(env, home)
+        require_home(environment)
         from ml_assets.build import resources
         from ml_assets.models import listed
         from ml_assets.use_cases.claims.use_case import CLAIMS
@@ -39,7 +48,15 @@ def models(env: EnvOption = None, home: HomeOption = None) -> None:
                 "`ml-assets run training --day D`."
             )
         table = Table(
-            "Version", "As of", "ROC AUC", "Log loss", "Slope", "Alias", "Served", title=CLAIMS.name
+            "Version",
+            "As of",
+            "ROC AUC",
+            "Log loss",
+            "Slope",
+            "Threshold",
+            "Alias",
+            "Served",
+            title=CLAIMS.name,
         )
         for each in found:
             metrics = each.registered.metrics
@@ -51,9 +68,14 @@ def models(env: EnvOption = None, home: HomeOption = None) -> None:
                 each.registered.as_of,
                 *(
                     f"{metrics[name]:.4f}" if name in metrics else "–"
-                    for name in ("holdout_roc_auc", "holdout_log_loss", "holdout_calibration_slope")
+                    for name in (
+                        "holdout_roc_auc",
+                        "holdout_log_loss",
+                        "holdout_calibration_slope",
+                        "threshold",
+                    )
                 ),
-                "\n".join(each.registered.aliases) or "–",
+                "\n".join([*each.registered.aliases, *(["barred"] if each.barred else [])]) or "–",
                 "\n".join(periods) or "–",
             )
         console.print(table)
@@ -74,6 +96,7 @@ def promote(
     """
     with clear_errors():
         environment = load(env, home)
+        require_home(environment)
         from ml_assets.build import resources
         from ml_assets.champions import Hand, history, promote
         from ml_assets.changes import now
@@ -81,7 +104,7 @@ def promote(
 
         doors = resources(environment)
         before = [reign.version for reign in history(doors["lake"], CLAIMS)[-1:]]
-        hand = Hand(getpass.getuser(), _said(because), now())
+        hand = Hand(_user(), _said(because), now())
         reign = promote(environment, CLAIMS, doors["lake"], doors["registry"], version, hand)
         console.print(f"{CLAIMS.name} version {reign.version} serves from now on.")
         _renew_cards(environment, doors, *before, reign.version)
@@ -92,10 +115,12 @@ def rollback(because: BecauseOption, env: EnvOption = None, home: HomeOption = N
     """Give the service back to the version that served before; the next scoring uses it.
 
     The version that served until now is barred: the gate does not promote it again, only
-    `ml-assets promote` does. New challengers are judged as ever.
+    `ml-assets promote` does. For a week (`gate.hold_after_rollback_days`) the gate promotes none at
+    all, since the next ones come from nearly the same rows.
     """
     with clear_errors():
         environment = load(env, home)
+        require_home(environment)
         from ml_assets.build import resources
         from ml_assets.champions import Hand, champion, rollback
         from ml_assets.changes import now
@@ -103,7 +128,7 @@ def rollback(because: BecauseOption, env: EnvOption = None, home: HomeOption = N
 
         doors = resources(environment)
         before = champion(doors["lake"], CLAIMS).version
-        hand = Hand(getpass.getuser(), _said(because), now())
+        hand = Hand(_user(), _said(because), now())
         reign = rollback(environment, CLAIMS, doors["lake"], doors["registry"], hand)
         console.print(
             f"{CLAIMS.name} version {reign.version} serves again, in place of version {before}."
@@ -123,6 +148,7 @@ def reproduce(
     """
     with clear_errors():
         environment = load(env, home)
+        require_home(environment)
         from ml_assets.build import resources
         from ml_assets.reproduction import reproduce
         from ml_assets.use_cases.claims.use_case import CLAIMS
@@ -144,6 +170,7 @@ def explain(
     """Tell what was said about an application: when, with which model and data, and why."""
     with clear_errors():
         environment = load(env, home)
+        require_home(environment)
         from ml_assets.build import resources
         from ml_assets.models import explain
         from ml_assets.use_cases.claims.use_case import CLAIMS
@@ -165,7 +192,7 @@ def explain(
                 ),
                 ("It served because", found.champion_because or "–"),
                 ("Data version", found.data_version),
-                ("Code version", found.code_version),
+                ("Code version", f"{found.code_version} (hash of code and settings)"),
             ):
                 table.add_row(name, escape(value))
             console.print(
@@ -204,6 +231,16 @@ def _reasons(reasons: tuple, origin: str) -> Table | str:  # type: ignore[type-a
             f"{each.effect:+.2f}",
         )
     return table
+
+
+def _user() -> str:
+    """Who gives the command: by the process's own user, since variables can say anything."""
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.getuid()).pw_name
+    except (ImportError, KeyError):  # no such thing on Windows; no name in some containers
+        return f"user {os.getuid()}" if hasattr(os, "getuid") else os.getlogin()
 
 
 def _said(because: str) -> str:

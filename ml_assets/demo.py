@@ -203,16 +203,22 @@ def show(summary: Summary, environment: Environment, console: Console, ui_comman
         ("Calibration", f"{summary.calibration}; referred from {summary.threshold:.1%}"),
         ("Champion", f"claims version {summary.champion}"),
         ("The gate", summary.decision),
-        ("Model card", str(summary.model_card)),
         (f"Claims expected of {summary.scored_day}", f"{summary.expected_claims:.1f}"),
+    ):
+        table.add_row(name, value)
+    console.print(Panel(table, title="The claims platform is up to date", expand=False))
+    for name, place in (
+        ("Model card", str(summary.model_card)),
         ("Warehouse", mask_url(environment.warehouse.url)),
         ("Tables", mask_url(environment.lake.url)),
         ("Models", mask_url(environment.registry.url)),
     ):
-        table.add_row(name, value)
-    console.print(Panel(table, title="The claims platform is up to date", expand=False))
+        # Outside of the box and in one piece, to be copied.
+        console.print(f"{name + ':':<12}{place}", soft_wrap=True, highlight=False)
     console.print(f"Open the UI: [bold]{ui_command}[/bold]   (then http://127.0.0.1:3000)")
-    console.print("While it runs, let a day arrive: [bold]ml-assets simulate --days 1[/bold]")
+    console.print(
+        "While it runs, let a day arrive: [bold].venv/bin/ml-assets simulate --days 1[/bold]"
+    )
 
 
 def _summarise(use_case: UseCase, environment: Environment, day: str) -> Summary:

@@ -166,6 +166,7 @@ class GateSettings(_Section):
     resamples: int = Field(ge=100)
     margin: float = Field(ge=0)
     refresh_after_days: int = Field(ge=1)
+    hold_after_rollback_days: int = Field(ge=0)
     guardrails: GuardrailSettings
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_assets.champions import GATE, Reign, history
+from ml_assets.champions import GATE, Reign, history, in_words
 from ml_assets.core.evaluation import Evaluation
 from ml_assets.environment import Environment
 from ml_assets.report.card import (
@@ -92,7 +92,7 @@ def gather(use_case: UseCase, lake: Lake, registry: Registry, version: int) -> C
         limits=use_case.limits,
         owners=use_case.owners,
         version=version,
-        status=_status(reigns, version, registry.versions(use_case.name)[0].version),
+        status=_status(reigns, version, newest_model(lake, use_case)),
         as_of=registered.as_of,
         bundle_sha256=bundle.sha256,
         trees_sha256=bundle.trees_sha256,
@@ -116,8 +116,7 @@ def gather(use_case: UseCase, lake: Lake, registry: Registry, version: int) -> C
         approvals=_approvals(reigns, version, registered.as_of, gate),
         opponent=gate["against"] if gate else None,
         disagreements=tuple(
-            Disagreement(**{**each, "outcome": bool(each["outcome"])})
-            for each in (gate["disagreements"] if gate else ())
+            Disagreement(**each) for each in (gate["disagreements"] if gate else ())
         ),
     )
 
@@ -135,25 +134,44 @@ def _decision(gate: dict[str, Any]) -> Decision:
 def _approvals(
     reigns: list[Reign], version: int, as_of: str, gate: dict[str, Any] | None
 ) -> tuple[Approval, ...]:
-    """When a version began to serve and ceased, by whose word; and that the gate refused it."""
-    refused: tuple[Approval, ...] = ()
-    if gate and not gate["verdict"]["promote"]:
-        refused = (Approval(as_of, "stays challenger", GATE, gate["verdict"]["reason"]),)
-    return refused + tuple(
-        Approval(
-            when=f"{reign.at:%Y-%m-%d %H:%M} UTC",
-            event=reign.event.replace("_", " "),
-            by=reign.by,
-            reason=reign.reason,
-            served_from=f"{reign.at:%Y-%m-%d %H:%M} UTC",
-            served_to=f"{after.at:%Y-%m-%d %H:%M} UTC" if after else "",
+    """What was decided about a version, by whose word; and from when to when it served."""
+    found: list[Approval] = []
+    if gate and not any(reign.version == version and reign.by == GATE for reign in reigns):
+        event = "judged" if gate["verdict"]["promote"] else "stays challenger"
+        found.append(Approval(as_of, event, GATE, gate["verdict"]["reason"]))
+    for place, reign in enumerate(reigns):
+        if reign.version != version:
+            continue
+        after = reigns[place + 1] if place + 1 < len(reigns) else None
+        event = "serves again" if reign.event == "rolled_back" else reign.event.replace("_", " ")
+        found.append(
+            Approval(
+                when=_instant(reign),
+                event=event,
+                by=reign.by,
+                reason=in_words(reigns, place),
+                served_from=_instant(reign),
+                served_to=_instant(after) if after else "",
+            )
         )
-        for reign, after in zip(reigns, [*reigns[1:], None], strict=True)
-        if reign.version == version
-    )
+        if after and after.event == "rolled_back":
+            reason = f"withdrawn, and barred from the gate: {after.reason}"
+            found.append(Approval(_instant(after), "rolled back", after.by, reason))
+    return tuple(found)
 
 
-def _status(reigns: list[Reign], version: int, newest: int) -> Status:
+def _instant(reign: Reign) -> str:
+    return f"{reign.at:%Y-%m-%d %H:%M} UTC"
+
+
+def newest_model(lake: Lake, use_case: UseCase) -> int | None:
+    """The version of the newest day that was trained: the challenger, unless it serves."""
+    table = f"{use_case.name}/model"
+    days = lake.rows_per_day(table)
+    return int(lake.read(table, max(days), max(days))["version"].iloc[0]) if days else None
+
+
+def _status(reigns: list[Reign], version: int, newest: int | None) -> Status:
     if reigns and reigns[-1].version == version:
         return "champion"
     return "challenger" if version == newest else "retired"

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import pandas as pd
 
-from ml_assets.champions import Reign, history
+from ml_assets.champions import Reign, barred, history, in_words
 from ml_assets.core.bundle import Bundle
 from ml_assets.core.explanations import Reason, read_reasons, strongest_reasons
 from ml_assets.core.features import row_hashes
@@ -32,11 +32,13 @@ class Listed:
         registered: What the registry knows of it.
         serving_since: Since when it serves, if it does.
         served: From when to when it served before, oldest first.
+        barred: Whether it was rolled back, so that only a person brings it back.
     """
 
     registered: Version
     serving_since: datetime | None
     served: tuple[tuple[datetime, datetime], ...]
+    barred: bool
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Explanation:
 def listed(use_case: UseCase, lake: Lake, registry: Registry) -> list[Listed]:
     """Every registered version, newest first, and when it served."""
     reigns = history(lake, use_case)
-    ends = [reign.at for reign in reigns[1:]]
+    ends, out = [reign.at for reign in reigns[1:]], barred(reigns)
     found = []
     for version in registry.versions(use_case.name):
         served = tuple(
@@ -87,7 +89,8 @@ def listed(use_case: UseCase, lake: Lake, registry: Registry) -> list[Listed]:
             if reign.version == version.version
         )
         serves = bool(reigns) and reigns[-1].version == version.version
-        found.append(Listed(version, reigns[-1].at if serves else None, served))
+        since = reigns[-1].at if serves else None
+        found.append(Listed(version, since, served, version.version in out))
     return found
 
 
@@ -117,8 +120,8 @@ def explain(use_case: UseCase, lake: Lake, registry: Registry, key: str) -> list
 def _because(reigns: list[Reign], row: pd.Series) -> str:
     """Why the model served when it said this: a version may come back, for another reason."""
     told = [
-        reign.reason
-        for reign in reigns
+        in_words(reigns, place)
+        for place, reign in enumerate(reigns)
         # When something was said is known to the second.
         if reign.version == row["model_version"]
         and reign.at.replace(microsecond=0) <= row["scored_at"]
@@ -160,6 +163,6 @@ def _computed(
     except LakeError:
         return [], "gone"
     rows = day[day[use_case.key] == row[use_case.key]]
-    if rows.empty or row_hashes(rows, model.inputs).iloc[0] != row["data_version"]:
+    if rows.empty or row_hashes(rows, use_case.inputs).iloc[0] != row["data_version"]:
         return [], "gone"
     return read_reasons(strongest_reasons(model, rows, _REASONS)[0]), "computed"

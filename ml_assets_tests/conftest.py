@@ -118,10 +118,12 @@ def small_environment(home: Path) -> Environment:
         "evaluation": {"resamples": 100, "plots": False},
         "tuning": {"trials": 4, "folds": 2},
         "gate": {
+            # Tests live in January 2026, and hands act now.
+            "hold_after_rollback_days": 0,
             "guardrails": environment.gate.guardrails.model_copy(
                 # A few hundred rows: too few to be strict about, but for those tests that are.
                 update={"min_holdout_rows": 50, "calibration_slope_low": 0.3}
-            )
+            ),
         },
         "warehouse": {"attempts": 2, "backoff_seconds": 0.01},
     }

@@ -246,6 +246,27 @@ def test_a_rollback_gives_the_service_back_to_the_one_before(service: Service) -
     assert service.alias() == 2
 
 
+def test_a_rollback_is_done_though_the_alias_cannot_follow(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.gate(1, "first")
+    service.gate(2)
+
+    def away(*_: object) -> None:
+        raise RegistryError("the registry is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Registry, "set_alias", away)
+        reign = service.rollback()
+
+    assert champion(service.lake, service.use_case) == reign
+    assert (service.served(), service.alias()) == ([1, 2, 1], 2)
+    with pytest.raises(NoChampion, match=r"version 1 serves already"):
+        service.promote(1)
+    assert service.alias() == 1, "saying it again sets the alias"
+    assert service.served() == [1, 2, 1]
+
+
 def test_a_second_rollback_passes_over_the_one_that_was_rolled_back(service: Service) -> None:
     service.gate(1, "first")
     service.gate(2)

@@ -72,6 +72,7 @@ def refused(result: Result) -> str:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     platform = new_platform(tmp_path_factory.mktemp("home"))
+    platform.environment.dagster_home.mkdir()  # as any first command leaves it
     platform.arrive("2026-01-05", DAY)
     platform.run("ingestion", "2026-01-05", DAY)
     platform.run("training", "2026-01-15")
@@ -107,9 +108,22 @@ def test_help_teaches_each_command(command: str) -> None:
 def test_before_any_model_each_command_says_what_is_missing(
     arguments: list[str], told: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "empty" / "dagster").mkdir(parents=True)
+
     result = call(*arguments, "--home", str(tmp_path / "empty"))
 
     assert told in refused(result)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["models"], ["promote", "1", "--because", "x"], ["explain", "A1"]]
+)
+def test_a_mistyped_home_is_named_and_not_made(arguments: list[str], tmp_path: Path) -> None:
+    result = call(*arguments, "--home", str(tmp_path / "mistyped"))
+
+    assert "there is nothing in" in refused(result)
+    assert "mistyped" in refused(result)
+    assert not (tmp_path / "mistyped").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """From `model` to `champion`: who serves from a day on, and why; one decision a day."""
 
 import json
-from dataclasses import asdict, dataclass
-from datetime import date
+from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -16,7 +16,7 @@ from ml_assets.changes import now
 from ml_assets.core.bundle import Bundle, encode, predict
 from ml_assets.core.contract import ContractError
 from ml_assets.core.evaluation import slice_groups
-from ml_assets.core.explanations import in_words, read_reasons, strongest_reasons
+from ml_assets.core.explanations import read_reasons, strongest_reasons
 from ml_assets.core.gate import (
     Difference,
     Guardrail,
@@ -80,7 +80,11 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
             Champion.to_schema(),
             kinds={"mlflow", "deltalake"},
         ),
-        code_version=code_version(use_case, "gate.py", settings=gate.model_dump_json()),
+        code_version=code_version(
+            use_case,
+            *(f"core/{name}.py" for name in ("gate", "bundle", "evaluation")),
+            settings=gate.model_dump_json(),
+        ),
         partitions_def=daily(use_case, environment.time_zone),
         # One decision at a time: each rests on the one before.
         pool=f"{use_case.name}_champion",
@@ -96,7 +100,7 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
         lake: dg.ResourceParam[Lake],
         registry: dg.ResourceParam[Registry],
     ) -> pd.DataFrame:
-        day = context.partition_key
+        day, started = context.partition_key, now()
         manifest, challenger = training_set.iloc[0].to_dict(), model.iloc[0].to_dict()
         with clear_failures(), deciding(environment, use_case):
             if manifest["content_hash"] != challenger["content_hash"]:
@@ -104,20 +108,35 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
                     f"the training set of {day} was made anew after its model. Materialise "
                     f"{use_case.name}/model for {day}, then decide again."
                 )
-            decided = lake.rows_per_day(table)
-            is_past = day < max(decided, default=day)
-            reigns = history(lake, use_case)
-            previous = _before(day, lake, table, decided) if is_past else _served(day, reigns)
-            judgement = _judge(day, manifest, challenger, previous, reigns, lake, registry)
+            decided, reigns = lake.rows_per_day(table), history(lake, use_case)
+            known = lake.read(table, day, day) if day in decided else None
+            if known is not None and _spoken_since(known["decided_at"].iloc[0], reigns):
+                context.log.warning(
+                    f"the decision about {day} stands, and version {reigns[-1].version} goes on "
+                    f"serving: {reigns[-1].by} has decided so since"
+                )
+                registry.set_alias(use_case.name, "champion", reigns[-1].version)
+                return known
+            # A run that was cut short may have left its decision in the history alone.
+            decisions = {*decided, *(reign.day for reign in reigns if reign.by == GATE)}
+            is_past = day < max(decisions, default=day)
+            previous = (
+                _before(day, lake, table, decided)
+                if is_past
+                else _served(day, challenger["version"], reigns)
+            )
+            judgement = _judge(day, manifest, challenger, previous, reigns, is_past, lake, registry)
+            if is_past:
+                judgement = _in_retrospect(judgement)
             promoted = judgement.verdict.promote
             serving = challenger if promoted or previous is None else previous
+            if not is_past or known is None:
+                registry.attach(
+                    use_case.name, challenger["version"], {"gate.json": _as_json(judgement)}
+                )
             if not is_past:
-                before = lake.read(table, day, day).iloc[0].to_dict() if day in decided else None
-                _let_serve(context, day, serving, judgement.verdict, previous, before, reigns, lake)
+                _let_serve(context, day, serving, judgement.verdict, previous, reigns, lake)
                 registry.set_alias(use_case.name, "champion", history(lake, use_case)[-1].version)
-            registry.attach(
-                use_case.name, challenger["version"], {"gate.json": _as_json(judgement)}
-            )
         context.log.info(judgement.verdict.reason)
         row = _row(day, challenger, previous, serving, judgement)
         context.add_output_metadata(
@@ -132,9 +151,13 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
                 ),
             }
         )
-        frame = pd.DataFrame([row])
         numbers = ["previous_log_loss", "difference_low", "difference_high"]
-        return frame.astype({"previous_version": "Int64", **dict.fromkeys(numbers, "float64")})
+        frame = pd.DataFrame([row]).astype(
+            {"previous_version": "Int64", **dict.fromkeys(numbers, "float64")}
+        )
+        if known is not None and known[list(frame)].astype(frame.dtypes.to_dict()).equals(frame):
+            return known  # decided alike before: that is when it was decided
+        return frame.assign(decided_at=pd.DatetimeIndex([started]).as_unit("us"))
 
     def _judge(
         day: str,
@@ -142,6 +165,7 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
         challenger: dict[str, Any],
         previous: dict[str, Any] | None,
         reigns: list[Reign],
+        is_past: bool,
         lake: Lake,
         registry: Registry,
     ) -> Judgement:
@@ -152,6 +176,12 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
         bundle = registry.load(use_case.name, version, challenger["sha256"])
         if previous is None:
             guardrails = _guardrails(challenger, bundle, holdout)
+            if is_past:
+                reason = (
+                    f"challenger version {version} is taken as the first: the gate has decided "
+                    "about no earlier day"
+                )
+                return Judgement(Verdict(False, "first", reason), guardrails)
             _require_fit(version, guardrails)
             reason = f"challenger version {version} is promoted: none served before"
             return Judgement(Verdict(True, "first", reason), guardrails)
@@ -165,6 +195,13 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
                 f"{deed.day}, because: {deed.reason}. ml-assets promote {version} lifts that"
             )
             return Judgement(Verdict(False, "rolled_back", reason))
+        if not is_past and (until := _held_until(reigns, gate.hold_after_rollback_days)) > day:
+            reason = (
+                f"challenger version {version} stays challenger: after the rollback of "
+                f"{reigns[-1].day} ({reigns[-1].reason}) none is promoted before {until}, lest one "
+                f"from the same rows bring the trouble back. ml-assets promote {version} lifts that"
+            )
+            return Judgement(Verdict(False, "on_hold", reason))
         try:
             theirs_bundle = registry.load(use_case.name, previous["version"], previous["sha256"])
         except RegistryError as error:
@@ -252,15 +289,14 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
                 "day": str(its_day),
                 "champion": round(float(their), 4),
                 "challenger": round(float(our), 4),
-                "outcome": int(outcome),
-                "reasons": in_words(read_reasons(text)),
+                # Names alone: values and outcomes of a person have no place in a page that travels.
+                "reasons": ", ".join(each.feature for each in read_reasons(text)),
             }
-            for key, its_day, their, our, outcome, text in zip(
+            for key, its_day, their, our, text in zip(
                 rows[use_case.key],
                 rows["day"],
                 theirs[most],
                 ours[most],
-                rows[use_case.target],
                 reasons,
                 strict=True,
             )
@@ -272,12 +308,12 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
         serving: dict[str, Any],
         verdict: Verdict,
         previous: dict[str, Any] | None,
-        before: dict[str, Any] | None,
         reigns: list[Reign],
         lake: Lake,
     ) -> None:
         """Add the decision to the history, unless it stands there or a person has spoken since."""
-        if _spoken_since(day, reigns, before):
+        own = [place for place, reign in enumerate(reigns) if _is_own(reign, day)]
+        if own and any(reign.by != GATE for reign in reigns[own[0] :]):
             context.log.warning(
                 f"version {reigns[-1].version} goes on serving: {reigns[-1].by} decided so after "
                 f"the gate had decided about {day}"
@@ -320,33 +356,30 @@ def _is_own(reign: Reign, day: str) -> bool:
     return reign.by == GATE and reign.day == day
 
 
-def _spoken_since(day: str, reigns: list[Reign], before: dict[str, Any] | None) -> bool:
-    """Whether a person has decided who serves since the gate first decided about this day.
-
-    Args:
-        day: The day that is decided about again.
-        reigns: The history.
-        before: What the gate had decided about the day; None if it is new.
-    """
-    own = [place for place, reign in enumerate(reigns) if _is_own(reign, day)]
-    if own:
-        return any(reign.by != GATE for reign in reigns[own[0] :])
-    # The gate left the champion of then in its place, so the history has no row of its own.
-    return (
-        before is not None
-        and bool(reigns)
-        and reigns[-1].by != GATE
-        and reigns[-1].version != before["version"]
-    )
+def _spoken_since(decided_at: datetime, reigns: list[Reign]) -> bool:
+    """Whether a person has decided who serves since the gate did."""
+    return any(reign.by != GATE and reign.at > decided_at for reign in reigns)
 
 
-def _served(day: str, reigns: list[Reign]) -> dict[str, Any] | None:
-    """Who served before the gate decided about this day.
+def _held_until(reigns: list[Reign], days: int) -> str:
+    """The first day about which the gate may promote again; long past unless just rolled back."""
+    if not days or not reigns or reigns[-1].event != "rolled_back":
+        return ""
+    return (date.fromisoformat(reigns[-1].day) + timedelta(days=days)).isoformat()
+
+
+def _served(day: str, challenger: int, reigns: list[Reign]) -> dict[str, Any] | None:
+    """Who served before the gate let this challenger serve, or who serves now if it never did.
 
     A run that was cut short after it had added to the history finds its own row there, and decides
-    as if it had not.
+    as if it had not. A day whose model was trained anew is another matter: that one is judged
+    against who serves, as any challenger is.
     """
-    own = [place for place, reign in enumerate(reigns) if _is_own(reign, day)]
+    own = [
+        place
+        for place, reign in enumerate(reigns)
+        if _is_own(reign, day) and reign.version == challenger
+    ]
     before = reigns[: own[0]] if own else reigns
     return asdict(before[-1]) if before else None
 
@@ -355,6 +388,11 @@ def _before(day: str, lake: Lake, table: str, decided: dict[str, int]) -> dict[s
     """The decision before a day of the past, whoever serves now."""
     earlier = max((known for known in decided if known < day), default=None)
     return None if earlier is None else lake.read(table, earlier, earlier).iloc[0].to_dict()
+
+
+def _in_retrospect(judgement: Judgement) -> Judgement:
+    reason = f"{judgement.verdict.reason} (decided in retrospect: who serves does not change)"
+    return replace(judgement, verdict=replace(judgement.verdict, reason=reason))
 
 
 def _row(

@@ -67,11 +67,11 @@ def code_version(use_case: UseCase, *modules: str, settings: str = "") -> str:
 
     Args:
         use_case: Its declaration, contract and query count.
-        modules: File names in `ml_assets/core`, such as `contract.py`.
+        modules: Files below `ml_assets`, such as `core/contract.py`.
         settings: Those settings of the environment that shape the asset, as text.
     """
-    core_folder = Path(core.__file__).parent
-    files = [core_folder / module for module in modules]
+    package = Path(core.__file__).parents[1]
+    files = [package / module for module in modules]
     declared = use_case.query_file.parent
     files += [use_case.query_file, declared / "schema.py", declared / "use_case.py"]
     digest = hashlib.sha256(settings.encode())

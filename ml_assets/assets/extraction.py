@@ -26,7 +26,7 @@ def extraction_assets(use_case: UseCase, environment: Environment) -> dg.AssetsD
     A range of days is read, judged and written as one.
     """
     raw_schema = use_case.raw.to_schema()
-    version = code_version(use_case, "contract.py", "tables.py")
+    version = code_version(use_case, "core/contract.py", "core/tables.py")
     outs = {
         "raw": spec(
             use_case,

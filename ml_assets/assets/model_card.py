@@ -9,7 +9,7 @@ from ml_assets.failures import clear_failures
 from ml_assets.model_cards import write_card
 from ml_assets.partitions import daily
 from ml_assets.resources.lake import Lake
-from ml_assets.resources.registry import Registry
+from ml_assets.resources.registry import Registry, RegistryError
 from ml_assets.use_case import UseCase
 
 
@@ -23,7 +23,9 @@ def model_card_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDe
         owners=list(use_case.owners),
         kinds={"mlflow"},
         group_name=use_case.name,
-        code_version=code_version(use_case, "evaluation.py"),
+        code_version=code_version(
+            use_case, "core/evaluation.py", "report/card.py", "report/card.html.jinja"
+        ),
         partitions_def=daily(use_case, environment.time_zone),
         ins={"champion": dg.AssetIn(key=[use_case.name, "champion"])},
     )
@@ -33,13 +35,14 @@ def model_card_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDe
         lake: dg.ResourceParam[Lake],
         registry: dg.ResourceParam[Registry],
     ) -> dg.MaterializeResult[None]:
-        row = champion.iloc[0]
-        version = int(row["challenger_version"])
+        version = int(champion["challenger_version"].iloc[0])
         with clear_failures():
             written = write_card(environment, use_case, lake, registry, version)
-            if row["decision"] == "promoted":
-                # The one that gave way is no champion on its own card any more.
-                write_card(environment, use_case, lake, registry, int(row["previous_version"]))
+        for other in _were_shown(use_case, lake, context.partition_key, champion) - {version}:
+            try:
+                write_card(environment, use_case, lake, registry, other)
+            except RegistryError as error:
+                context.log.warning(f"the card of version {other} could not be renewed: {error}")
         context.log.info(f"the model card of version {version}: {written.file}")
         return dg.MaterializeResult(
             metadata={
@@ -51,3 +54,11 @@ def model_card_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDe
         )
 
     return model_card
+
+
+def _were_shown(use_case: UseCase, lake: Lake, day: str, champion: pd.DataFrame) -> set[int]:
+    """Versions whose cards may still call them champion or challenger."""
+    table = f"{use_case.name}/model"
+    before = max((known for known in lake.rows_per_day(table) if known < day), default=None)
+    challenger = [] if before is None else lake.read(table, before, before)["version"].to_list()
+    return {int(version) for version in [*champion["previous_version"].dropna(), *challenger]}

@@ -24,7 +24,7 @@ from ml_assets.resources.lake import Lake
 from ml_assets.resources.registry import Registry, RegistryError
 from ml_assets.use_case import UseCase, columns
 
-_CORE = ("scoring.py", "bundle.py", "features.py", "explanations.py")
+_CODE = tuple(f"core/{name}.py" for name in ("scoring", "bundle", "features", "explanations"))
 
 
 class ScoringConfig(dg.Config):
@@ -153,7 +153,7 @@ def shadow_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefini
                 frame = keep_known(frame, before, key=use_case.key, any_model=True)
         context.add_asset_metadata(
             {
-                "challenger_version": newest["version"],
+                "challenger_versions": sorted(frame["model_version"].unique().tolist()),
                 "disagreements": preview(_disagreements(use_case, predictions, frame), rows=10),
             }
         )
@@ -183,7 +183,7 @@ def _newest_model(lake: Lake, use_case: UseCase) -> dict[str, Any] | None:
 
 
 def _code_version(use_case: UseCase, environment: Environment) -> str:
-    return code_version(use_case, *_CORE, settings=environment.scoring.model_dump_json())
+    return code_version(use_case, *_CODE, settings=environment.scoring.model_dump_json())
 
 
 def _features(use_case: UseCase) -> dg.AssetIn:
@@ -202,6 +202,7 @@ def _score(
     return score(
         features,
         bundle,
+        inputs=use_case.inputs,
         key=use_case.key,
         received_at=use_case.received_at,
         model_version=model_version,

@@ -33,7 +33,7 @@ from ml_assets.environment import Environment, TrainingSettings
 from ml_assets.failures import clear_failures
 from ml_assets.partitions import daily, training_window
 from ml_assets.resources.lake import Lake
-from ml_assets.resources.registry import Registry
+from ml_assets.resources.registry import Registry, RegistryError
 from ml_assets.use_case import UseCase, columns
 
 
@@ -46,20 +46,26 @@ def labelled_rows(
     return frame[frame[use_case.target].notna()]
 
 
-# All of `ml_assets.core` that decides a model's bytes.
-_CORE = (
-    "training.py",
-    "bundle.py",
-    "splits.py",
-    "calibration.py",
-    "threshold.py",
-    "exploration.py",
+# All that decides a model's bytes.
+_CODE = tuple(
+    f"core/{name}.py"
+    for name in (
+        "training",
+        "bundle",
+        "splits",
+        "calibration",
+        "threshold",
+        "exploration",
+        "gate",  # calibrations are compared by its log loss
+    )
 )
 
 
 def model_code_version(use_case: UseCase, environment: Environment) -> str:
     """The version of the code and settings that train a model."""
-    return code_version(use_case, *_CORE, settings=environment.training.model_dump_json())
+    # Threads do not change a byte.
+    settings = environment.training.model_dump_json(exclude={"threads"})
+    return code_version(use_case, *_CODE, settings=settings)
 
 
 def split_labelled(frame: pd.DataFrame, settings: TrainingSettings) -> TimeSplit:
@@ -88,7 +94,7 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
             TrainingSet.to_schema(),
             kinds={"pandas", "deltalake"},
         ),
-        code_version=code_version(use_case, "features.py"),
+        code_version=code_version(use_case, "core/features.py"),
         partitions_def=partitions_def,
         ins={
             "features": dg.AssetIn(
@@ -210,10 +216,13 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
                 trained.bundle,
                 as_of=day,
                 metrics={
-                    f"{part}_{name}": estimate.value
-                    for part, figures in evaluation.parts.items()
-                    for name, estimate in figures.metrics.items()
-                    if estimate.value is not None
+                    "threshold": trained.bundle.threshold,
+                    **{
+                        f"{part}_{name}": estimate.value
+                        for part, figures in evaluation.parts.items()
+                        for name, estimate in figures.metrics.items()
+                        if estimate.value is not None
+                    },
                 },
                 tags={"code_version": model_code, "content_hash": manifest["content_hash"]},
                 artifacts={
@@ -229,7 +238,7 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
                             split.rows(frame, "train"), trained.bundle.inputs, use_case.categorical
                         )
                     ),
-                    "drift.json": _json(_drift(day, split.rows(frame, "train"), lake, registry)),
+                    "drift.json": _json(_drift(day, holdout, lake, registry)),
                     **{f"plots/{name}.png": image for name, image in images.items()},
                 },
                 input_types={
@@ -316,13 +325,18 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
         )
 
     def _drift(day: str, rows: pd.DataFrame, lake: Lake, registry: Registry) -> dict[str, Any]:
-        """How far the train rows have moved from those of the version before."""
+        """How far the newest rows have moved from those that the version before learned from."""
         table = f"{use_case.name}/model"
         before = max((known for known in lake.rows_per_day(table) if known < day), default=None)
         if before is None:
             return {"since_version": None, "psi": {}}
         version = int(lake.read(table, before, before)["version"].iloc[0])
-        known = json.loads(registry.artifact(use_case.name, version, "reference.json"))
+        try:
+            known = json.loads(registry.artifact(use_case.name, version, "reference.json"))
+        except RegistryError as error:
+            # The files of an old version may be lost; that must not stop the next from being made.
+            dg.get_dagster_logger().warning(f"drift since version {version} is unknown: {error}")
+            return {"since_version": version, "psi": {}}
         psi = population_stability(known, rows)
         return {
             "since_version": version,

@@ -42,11 +42,12 @@ def tuning_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefini
     training, tuning, gate = environment.training, environment.tuning, environment.gate
     version = code_version(
         use_case,
-        "tuning.py",
-        "gate.py",
-        "bundle.py",
-        "splits.py",
-        "exploration.py",
+        "core/tuning.py",
+        "core/training.py",
+        "core/gate.py",
+        "core/bundle.py",
+        "core/splits.py",
+        "core/exploration.py",
         settings="".join(each.model_dump_json() for each in (training, tuning, gate)),
     )
 

@@ -287,7 +287,7 @@ class Served:
         texts = {
             name
             for name, values in self.bundle.vocabulary.items()
-            if any(isinstance(value, str) for value in values)
+            if not values or any(isinstance(value, str) for value in values)
         }
         read = {name: rows[name] if name in texts else _numbers(rows[name]) for name in inputs}
         probability = predict(self.bundle, pd.DataFrame(read, index=rows.index))
@@ -301,7 +301,10 @@ def _numbers(values: pd.Series) -> pd.Series:
         values = values.astype(object)
     numbers: pd.Series = pd.to_numeric(values, errors="coerce")
     if (unreadable := values[numbers.isna() & values.notna()]).size:
-        raise ValueError(f"{values.name} holds {unreadable.iloc[0]!r}, which is not a number")
+        raise ValueError(
+            f"{values.name} holds {unreadable.iloc[0]!r} in row {unreadable.index[0]}, which is "
+            f"not a number ({len(unreadable)} such rows)"
+        )
     return numbers
 
 

@@ -70,21 +70,6 @@ def read_reasons(text: str) -> list[Reason]:
     return [Reason(feature, value, effect) for feature, value, effect in json.loads(text)]
 
 
-def in_words(reasons: list[Reason]) -> str:
-    """Such as `age 42 makes it likelier (+0.31), income 30,000 less likely (-0.20)`."""
-    return ", ".join(
-        f"{each.feature} {_value(each.value)} makes it "
-        f"{'likelier' if each.effect > 0 else 'less likely'} ({each.effect:+.2f})"
-        for each in reasons
-    )
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "missing"
-    return f"{value:,.6g}" if isinstance(value, float) else str(value)
-
-
 def _as_json(column: pd.Series) -> list[str]:
     codes, values = pd.factorize(column)
     known = [json.dumps(value.item() if hasattr(value, "item") else value) for value in values]

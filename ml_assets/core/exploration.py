@@ -109,7 +109,7 @@ def duplicate_columns(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, 
     always comes with the same value of the other. Constant columns are left alone.
 
     Args:
-        frame: Rows to compare in; a pair that differs in one row is no pair.
+        frame: Rows to compare in.
         columns: Columns to compare, in the order in which they are kept.
 
     Returns:

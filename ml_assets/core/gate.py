@@ -11,7 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-Rule = Literal["first", "superior", "routine_refresh", "not_shown", "guardrail", "rolled_back"]
+Rule = Literal[
+    "first", "superior", "routine_refresh", "not_shown", "guardrail", "rolled_back", "on_hold"
+]
 
 # Rows resampled at once: bounds the memory of the bootstrap to some tens of MB.
 _CHUNK = 2_000_000
@@ -193,13 +195,13 @@ def slice_guardrail(
         )
         if difference.low > worst:
             worst = difference.low
-            where = f"{name}: log loss {difference.mean:+.4f}, surely {difference.low:+.4f} or more"
+            where = f"{name}: log loss {difference.mean:+.4f}, perhaps only {difference.low:+.4f}"
     finding = f"of {len(judged)} slices with {limits.min_slice_rows:,} rows or more, "
     finding += f"the worst is {where}" if judged else "none was judged"
     return Guardrail(
         "worst_slice",
         worst <= limits.slice_margin,
-        f"{finding}; {limits.slice_margin:+g} is allowed",
+        f"{finding}; broken if surely above {limits.slice_margin:+g}",
     )
 
 

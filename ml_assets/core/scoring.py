@@ -1,5 +1,6 @@
 """Probabilities for rows, and which of them are new; tables are read and written elsewhere."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
@@ -14,6 +15,7 @@ def score(
     features: pd.DataFrame,
     bundle: Bundle,
     *,
+    inputs: Sequence[str],
     key: str,
     received_at: str,
     model_version: int,
@@ -27,6 +29,8 @@ def score(
     Args:
         features: Rows to score, with a `day` column.
         bundle: The model.
+        inputs: Columns whose values name the data; those that any model of the use case may see,
+            so that the name does not change with the model.
         key: Column that names a row.
         received_at: Column with the instant of receipt.
         model_version: Registered version of the model.
@@ -47,7 +51,7 @@ def score(
             "refer": probability >= bundle.threshold,
             "reasons": strongest_reasons(bundle, features, reasons, threads),
             "model_version": np.full(rows, model_version, dtype=np.int64),
-            "data_version": row_hashes(features, bundle.inputs).to_numpy(object),
+            "data_version": row_hashes(features, inputs).to_numpy(object),
             "code_version": np.full(rows, code_version, dtype=object),
             "scored_at": now.repeat(rows),
         }

@@ -75,5 +75,5 @@ def require_both_classes(part: str, outcome: pd.Series) -> None:
         raise OneClass(
             f"the {len(outcome)} {part} rows hold only one outcome "
             f"({outcome.iloc[0] if len(outcome) else 'none'}): both are needed. Give that part "
-            f"more days (training.{part}_days, or more days of features)."
+            "more days, by the configuration (training) or by more days of features."
         )

@@ -4,13 +4,15 @@ The raw and features tables, whose columns a use case declares, are in its own `
 column here is called `key`, the table carries the use case's own key column instead: see `keyed`.
 """
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 import pandas as pd
 import pandera.pandas as pa
 from pandera.typing import Series
 
-RULES = ("first", "superior", "routine_refresh", "not_shown", "guardrail", "rolled_back")
+from ml_assets.core.gate import Rule
+
+RULES = get_args(Rule)
 
 Instant = Annotated[pd.DatetimeTZDtype, "us", "UTC"]
 
@@ -145,6 +147,7 @@ class Champion(_Table):
     )
     rule: Series[str] = pa.Field(isin=RULES, description="The rule that decided")
     reason: Series[str] = pa.Field(description="The decision in words and numbers")
+    decided_at: Series[Instant] = pa.Field(description="When it was decided")
     challenger_version: Series[int] = pa.Field(ge=1, description="Version that was judged")
     challenger_log_loss: Series[float] = pa.Field(ge=0, description="Its log loss on the holdout")
     previous_version: Series[pd.Int64Dtype] = pa.Field(

@@ -104,15 +104,14 @@ class Disagreement:
         day: Its day.
         champion: Probability by the champion.
         challenger: Probability by the challenger.
-        outcome: What came of it; None while unknown.
-        reasons: What moved the challenger most, in words.
+        reasons: The inputs that moved the challenger most, by name: values of a person have no
+            place in a page that travels.
     """
 
     key: str
     day: str
     champion: float
     challenger: float
-    outcome: bool | None = None
     reasons: str = ""
 
 
@@ -144,7 +143,8 @@ class Card:
         duplicates: Columns that repeat another, and that other: the trees do not see them.
         dropped: Source columns that no model sees, each with the reason.
         previous_version: The version before; None for the first.
-        drift: Population stability index of each input against the previous version's train rows.
+        drift: Population stability index of each input on the holdout, against the rows that the
+            previous version learned from.
         approvals: The version's history, oldest first.
         opponent: The version it was scored beside; None if there was none.
         disagreements: Where the two differ most, the largest difference first.
@@ -288,7 +288,8 @@ def drift_told(card: Card) -> str:
         else f"version {card.previous_version}"
     )
     return (
-        f"Of {len(card.drift)} inputs, {large} moved much and {some} a little since {against}; "
+        f"How far the newest days have moved from those that {against} learned from: of "
+        f"{len(card.drift)} inputs, {large} moved much and {some} a little; "
         f"{stable} {'is' if stable == 1 else 'are'} stable."
     )
 
@@ -318,7 +319,7 @@ def _calibration_told(card: Card) -> str:
     if method == "none":
         return (
             "The trees’ own probabilities are used as they are: on the calibration days no "
-            "correction did better."
+            "correction did better by more than noise, or there were too few to compare."
         )
     return (
         f"The trees’ own probabilities were corrected by {_METHODS.get(method, method)}, chosen on "
@@ -411,8 +412,25 @@ def _slices(card: Card) -> _Slices:
     # The axes follow the groups that say something; whiskers of small ones may be cut.
     telling = [one for one in slices if not is_small(one)] or list(slices)
     return _Slices(
-        svg.scale_of([overall[0], 1.0, *_ends([one.roc_auc for one in telling])], high=1, ticks=2),
-        svg.scale_of([overall[1], *_ends([one.log_loss for one in telling])], low=0, ticks=2),
+        svg.scale_of(
+            # Small groups too, so that none is drawn at an end where it is not.
+            [
+                overall[0],
+                *(one.roc_auc.value for one in card.evaluation.slices),
+                *_ends([one.roc_auc for one in telling]),
+            ],
+            high=1,
+            ticks=2,
+        ),
+        svg.scale_of(
+            [
+                overall[1],
+                *(one.log_loss.value for one in card.evaluation.slices),
+                *_ends([one.log_loss for one in telling]),
+            ],
+            low=0,
+            ticks=2,
+        ),
         overall[0],
         overall[1],
         tuple(

@@ -28,7 +28,7 @@ PSI_STABLE, PSI_LARGE = 0.1, 0.25
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear axis: from `low` to `high`, with ticks and their texts.
+    """An axis from `low` to `high`, with ticks and their texts; linear, or stretched towards `low`.
 
     Strips keep `inset` per cent free at both ends, so that dots there are whole; bars need none.
     """
@@ -39,12 +39,14 @@ class Scale:
     percent: bool = False
     label: str = ""
     inset: float = 2.0
+    stretched: bool = False
 
     def part(self, value: float) -> float:
         """Where a value lies, 0 to 1; values beyond an end lie at that end."""
         if math.isnan(value):
             return 0.0
-        return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
+        share = min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
+        return math.sqrt(share) if self.stretched else share
 
     def text(self, tick: float) -> str:
         """The text of a tick: as short as the ticks' step allows."""
@@ -127,7 +129,10 @@ def reliability(key: str, title: str, bins: Sequence[Bin], top: float, mark: str
         top: End of both axes, so that two charts compare.
         mark: Style of the marks: `before` or `after`.
     """
-    axis = scale_of([], low=0, high=top, percent=True, ticks=4)
+    # Most probabilities are small, and so is the threshold: a linear axis piles them up in a
+    # corner.
+    ticks = tuple(tick for tick in (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0) if tick <= top)
+    axis = Scale(0.0, top, ticks, percent=True, stretched=True)
     plane = _Plane(_named(axis, "promised"), _named(axis, "realised"))
     body = _line([(0, 0), (top, top)], plane, "guide")
     for one in bins:

@@ -93,7 +93,7 @@ def metric_groups(event: str) -> tuple[Group, ...]:
                 Measure(
                     "calibration_intercept",
                     "Calibration intercept",
-                    "0 is right; below 0 the probabilities are too high",
+                    "0 is right, together with a slope of 1",
                 ),
             ),
             low=None,

@@ -21,6 +21,10 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from ml_assets.environment import mask_url
 from ml_assets.resources.arrow import to_arrow, to_pandas
 
+# Delta deletes log entries older than thirty days at every hundredth commit, and with them the way
+# back to the rows that a model was trained on.
+_KEEP_HISTORY: dict[str, str | None] = {"delta.enableExpiredLogCleanup": "false"}
+
 
 class LakeError(OSError):
     """A table cannot be read or written; the message names it and says what to do."""
@@ -151,6 +155,7 @@ class Lake:
                 mode="append",
                 partition_by=["day"],
                 storage_options=self.storage_options,
+                configuration=_KEEP_HISTORY,
             )
 
     def find(self, table: str, column: str, value: str) -> pd.DataFrame:
@@ -178,6 +183,11 @@ class Lake:
                 self.uri(table), version=version, storage_options=self.storage_options
             )
         except TableNotFoundError:
+            if version is not None and self._open(table) is not None:
+                raise LakeError(
+                    f"version {version} of the table {table} is gone: its log was cleaned up. "
+                    "Restore the table from a backup of that time."
+                ) from None
             return None
         except (DeltaError, OSError) as error:
             which = f"the table {table}" + ("" if version is None else f" at version {version}")
@@ -220,6 +230,7 @@ class Lake:
             predicate=_between(first, last),
             partition_by=["day"],
             storage_options=self.storage_options,
+            configuration=_KEEP_HISTORY,
         )
         delta = DeltaTable(self.uri(table), storage_options=self.storage_options)
         return self._written(delta, first, last, changed=True)

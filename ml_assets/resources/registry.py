@@ -143,10 +143,17 @@ class Registry:
                 ended = "FINISHED" if left == run_id else "FAILED"
                 client.set_terminated(left, ended)
             if known:
+                # The model is the same, but how it is judged and drawn may have changed since.
+                self.attach(name, int(known.version), artifacts or {})
                 return int(known.version)
             run = client.create_run(experiment, tags=tags, run_name=f"{name} {as_of}")
             with _failed_on_error(client, run.info.run_id), tempfile.TemporaryDirectory() as folder:
-                _log_facts(client, run.info.run_id, metrics, bundle.facts.get("parameters", {}))
+                _log_facts(
+                    client,
+                    run.info.run_id,
+                    metrics,
+                    bundle.facts.get("recipe", {}).get("parameters", {}),
+                )
                 _save_model(Path(folder) / _MODEL, bundle, run.info.run_id, input_types or {})
                 _write_files(
                     Path(folder), {**(artifacts or {}), "environment.txt": _environment_text()}
@@ -186,7 +193,10 @@ class Registry:
                 f"{error}. Restore its files from a backup, or materialise {name}/model and "
                 f"{name}/champion for a later day to replace it."
             ) from error
-        _write_folder(cached, bundle)
+        try:
+            _write_folder(cached, bundle)
+        except OSError as error:
+            dg.get_dagster_logger().warning(f"{name} version {version} is not cached: {error}")
         return bundle
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
@@ -372,7 +382,8 @@ MLFLOW_SETTINGS = {
 
 def _origin(bundle: Bundle) -> dict[str, str]:
     """What names the origin of a bundle, as far as it is known here."""
-    facts = {"code_version": bundle.facts.get("code_version"), "seed": bundle.facts.get("seed")}
+    recipe = bundle.facts.get("recipe", {})
+    facts = {"code_version": bundle.facts.get("code_version"), "seed": recipe.get("seed")}
     if isinstance(manifest := bundle.facts.get("training_set"), Mapping):
         facts["content_hash"] = manifest.get("content_hash")
     if _LOCK.is_file():

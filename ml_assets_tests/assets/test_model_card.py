@@ -1,6 +1,7 @@
 """The model card, through real runs: where it is kept, and that it follows who serves."""
 
 import re
+from pathlib import Path
 
 from ml_assets.model_cards import gather, write_card
 from ml_assets_tests.conftest import SMALL, Platform
@@ -71,3 +72,31 @@ def test_the_cards_of_both_follow_when_a_challenger_takes_over(platform: Platfor
     assert (status(platform, 1), status(platform, 2)) == ("retired", "champion")
     Platform(environment, platform.instance).run("training", LAST)
     assert (status(platform, 2), status(platform, 3)) == ("champion", "challenger")
+
+
+def test_the_next_model_is_made_though_the_files_of_the_last_are_lost(platform: Platform) -> None:
+    platform.arrive("2026-01-05", LAST)
+    platform.run("ingestion", "2026-01-05", LAST)
+    platform.run("training", "2026-01-15")
+    reference = next(Path(platform.registry.artifacts).rglob("reference.json"))
+    reference.unlink()
+
+    platform.run("training", LAST)
+
+    card = gather(SMALL, platform.lake, platform.registry, 2)
+    assert (card.previous_version, card.drift) == (1, ())
+
+
+def test_drift_is_that_of_the_newest_days_since_the_version_before(platform: Platform) -> None:
+    platform.arrive("2026-01-05", LAST)
+    platform.run("ingestion", "2026-01-05", "2026-01-15")
+    platform.run("training", "2026-01-15")
+    # Everybody who came in on the newest day of the next holdout is older.
+    platform.replace_day("2026-01-14", lambda rows: rows.assign(age=80))
+    platform.run("ingestion", "2026-01-14", LAST)
+
+    platform.run("training", LAST)
+
+    drift = dict(gather(SMALL, platform.lake, platform.registry, 2).drift)
+    assert max(drift, key=lambda name: drift[name]) == "age"
+    assert drift["age"] > 0.25

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import dagster as dg
 import pandas as pd
 import pytest
 
@@ -162,3 +163,43 @@ def test_the_model_never_sees_the_outcome_or_what_was_dropped() -> None:
     assert SMALL.target not in seen
     assert not seen & set(SMALL.dropped)
     assert seen < set(columns(SMALL.features))
+
+
+@pytest.mark.parametrize(("factor", "passed"), [(1.0, True), (0.3, False)])
+def test_the_check_of_expected_positives_compares_what_was_said_in_time(
+    trained: Platform, factor: float, passed: bool
+) -> None:
+    days = "2026-01-08", "2026-01-14"
+    trained.run("scoring", *days)
+    said = trained.table("predictions", *days)
+    early = said.assign(scored_at=said["received_at"], probability=said["probability"] * factor)
+    trained.lake.write("claims/predictions", early, *days)
+
+    trained.run("training", "2026-01-16", only="training_set")
+
+    check = dg.AssetCheckKey(dg.AssetKey(["claims", "training_set"]), "positives_as_expected")
+    record = trained.instance.get_latest_asset_check_evaluation_record(check)
+    assert record is not None
+    assert record.event is not None
+    found = record.event.dagster_event.asset_check_evaluation_data
+    told = {name: value.value for name, value in found.metadata.items()}
+    assert found.passed is passed
+    assert (told["days"], told["rows_said_too_late"]) == (7, 0)
+    outcomes = trained.table("features", *days)["claim_status"]
+    assert told["actual"] == outcomes.sum()
+
+
+def test_predictions_made_after_the_outcomes_count_for_nothing(trained: Platform) -> None:
+    days = "2026-01-08", "2026-01-14"
+    trained.lake.write("claims/predictions", trained.table("predictions", *days).head(0), *days)
+    trained.run("scoring", *days)
+
+    trained.run("training", "2026-01-16", only="training_set")
+
+    check = dg.AssetCheckKey(dg.AssetKey(["claims", "training_set"]), "positives_as_expected")
+    record = trained.instance.get_latest_asset_check_evaluation_record(check)
+    assert record is not None
+    assert record.event is not None
+    told = record.event.dagster_event.asset_check_evaluation_data.metadata
+    assert told["rows"].value == 0
+    assert told["rows_said_too_late"].value == len(trained.table("predictions", *days))

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ml_assets.core.bundle import Bundle, contributions, encode, feature_types
-from ml_assets.core.explanations import Reason, in_words, read_reasons, strongest_reasons
+from ml_assets.core.explanations import read_reasons, strongest_reasons
 
 INPUTS = ("rate", "children", "kind", "region")
 VOCABULARY = {"kind": ('"quoted"', "é", "plain"), "region": (1, 2, 3)}
@@ -164,20 +164,3 @@ def test_of_equal_effects_the_input_that_comes_first_is_named_first(bundle: Bund
 
     named = {tuple(reason.feature for reason in read_reasons(text)) for text in texts}
     assert named == {("rate", "children", "kind")}
-
-
-def test_reasons_in_words() -> None:
-    reasons = [
-        Reason("income", 30_000.0, -0.2),
-        Reason("age", 42, 0.314),
-        Reason("kind", None, 0.1),
-        Reason("rate", 0.123456789, 0.05),
-        Reason("city", "York", -0.01),
-    ]
-
-    assert in_words(reasons) == (
-        "income 30,000 makes it less likely (-0.20), age 42 makes it likelier (+0.31), "
-        "kind missing makes it likelier (+0.10), rate 0.123457 makes it likelier (+0.05), "
-        "city York makes it less likely (-0.01)"
-    )
-    assert in_words([]) == ""

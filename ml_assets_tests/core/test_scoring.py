@@ -60,6 +60,7 @@ def scored(
     return score(
         rows,
         bundle,
+        inputs=bundle.inputs,
         key="claim_id",
         received_at="received_at",
         model_version=version,

@@ -71,7 +71,7 @@ def test_one_outcome_only_is_refused_with_the_part_and_the_remedy(
 ) -> None:
     told = told.replace("(", r"\(").replace(")", r"\)")
 
-    with pytest.raises(OneClass, match=rf"{told}: both are needed.*training\.holdout_days"):
+    with pytest.raises(OneClass, match=rf"{told}: both are needed.*more days"):
         require_both_classes("holdout", pd.Series(outcome, dtype="Int8"))
 
 

@@ -344,24 +344,21 @@ def sample_card() -> Card:
                 "2026-03-10",
                 0.071,
                 0.604,
-                True,
-                "credit_score_3 = 212 raises, previous_claim_rate = 5 raises",
+                "credit_score_3, previous_claim_rate",
             ),
             Disagreement(
                 "A-2026-0311-00922",
                 "2026-03-11",
                 0.552,
                 0.118,
-                False,
-                "income = 112,000 lowers, driving_record = 1 lowers",
+                "income, driving_record",
             ),
             Disagreement(
                 "A-2026-0312-00103",
                 "2026-03-12",
                 0.213,
                 0.598,
-                None,
-                "insurance_hist_4 = −1.8 raises",
+                "insurance_hist_4",
             ),
         ),
     )
@@ -468,7 +465,7 @@ def crowded_card() -> Card:
         decision=Decision("not_shown", HOSTILE, (Guardrail(HOSTILE, False, HOSTILE),)),
         drift=((LONG, 7.3), (HOSTILE, float("inf")), ("same", 0.0), ("unknown", float("nan"))),
         approvals=(Approval(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
-        disagreements=(Disagreement(HOSTILE, HOSTILE, 0.00001, 0.99999, None, HOSTILE),),
+        disagreements=(Disagreement(HOSTILE, HOSTILE, 0.00001, 0.99999, HOSTILE),),
         evaluation=evaluation.model_copy(
             update={"slices": slices, "importance": (first, second, *evaluation.importance[2:])}
         ),
@@ -667,7 +664,9 @@ def test_drift_is_told_by_the_usual_bands_and_sorted() -> None:
     card = replace(
         sample_card(), drift=(("a", 0.1), ("b", 0.25), ("c", 0.26), ("d", 9.0), ("e", 0.0))
     )
-    assert drift_told(card).startswith("Of 5 inputs, 2 moved much and 1 a little since version 11")
+    told = drift_told(card)
+    assert told.startswith("How far the newest days have moved from those that version 11 learned")
+    assert "of 5 inputs, 2 moved much and 1 a little; 2 are stable" in told
     section = text_of(model_card(card), "drift")
     assert re.findall(r" (?=[a-e] )[a-e]", section.split("Says")[1])[:5] == [
         " d",

@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -210,6 +211,19 @@ def test_a_version_that_does_not_exist_is_named(lake: Lake) -> None:
 
     with pytest.raises(LakeError, match=rf"{TABLE} at version 7 cannot be opened"):
         lake.read(TABLE, MONDAY, MONDAY, version=7)
+
+
+@pytest.mark.slow  # two hundred commits
+def test_an_old_version_stays_readable_for_ever(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)
+
+    for place in range(210):
+        lake.append(TABLE, rows(TUESDAY, count=1, amount=place))
+        if place == 105:  # as if this had been two months ago: Delta cleans up at checkpoints
+            for file in (Path(lake.uri(TABLE)) / "_delta_log").iterdir():
+                os.utime(file, (0, 0))
+
+    assert len(lake.read(TABLE, MONDAY, TUESDAY, version=5)) == 2 + 5
 
 
 def test_a_missing_table_is_named_with_the_remedy(lake: Lake) -> None:

@@ -75,8 +75,7 @@ def fitted() -> Bundle:
         vocabulary=VOCABULARY,
         threshold=0.6,
         facts={
-            "parameters": {"max_depth": 6},
-            "seed": 7,
+            "recipe": {"parameters": {"max_depth": 6}, "seed": 7},
             "training_set": {"content_hash": "c0ffee"},
         },
     )
@@ -204,7 +203,7 @@ def test_another_day_is_another_version(registry: Registry, name: str, bundle: B
 def test_another_model_for_the_same_day_is_another_version(
     registry: Registry, name: str, bundle: Bundle
 ) -> None:
-    other = replace(bundle, facts={**bundle.facts, "seed": 1})
+    other = replace(bundle, facts={**bundle.facts, "recipe": {"seed": 1}})
 
     assert [register(registry, name, model) for model in (bundle, other)] == [1, 2]
     assert registry.load(name, 1, bundle.sha256) == bundle
@@ -381,7 +380,8 @@ def test_rows_without_an_input_are_refused_by_its_name(
 def test_text_in_place_of_a_number_is_refused(bundle: Bundle, column: str) -> None:
     rows = RAW.assign(**{column: ["1", "2", "three", None, ""]})
 
-    with pytest.raises(ValueError, match=f"{column} holds 'three', which is not a number"):
+    told = rf"{column} holds 'three' in row 5, which is not a number \(2 such rows\)"
+    with pytest.raises(ValueError, match=told):
         Served(bundle).predict(rows)
 
 
@@ -416,7 +416,7 @@ def test_a_served_model_brings_its_own_code(registry: Registry, name: str, bundl
 
 def test_versions_are_listed_newest_first(registry: Registry, name: str, bundle: Bundle) -> None:
     started = datetime.now(UTC)
-    other = replace(bundle, facts={**bundle.facts, "seed": 8})
+    other = replace(bundle, facts={**bundle.facts, "recipe": {"seed": 8}})
     register(registry, name, bundle, DAY)
     register(registry, name, other, NEXT_DAY)
     registry.set_alias(name, "champion", 1)
