@@ -19,8 +19,11 @@ SIZES = (1_200, 4_700, 14_000)  # a day, the four days of the default holdout, t
 CASES = (  # challenger's noise, champion's noise, champion's age in days
     ("equal, young champion", 0.4, 0.4, 1),
     ("equal, old champion", 0.4, 0.4, 7),
-    ("worse, young champion", 0.8, 0.4, 1),
-    ("worse, old champion", 0.8, 0.4, 7),
+    ("worse by half the margin, old champion", 0.45, 0.4, 7),
+    ("worse by the margin, old champion", 0.5, 0.4, 7),
+    ("worse by one and a half margins, old champion", 0.55, 0.4, 7),
+    ("much worse, young champion", 0.8, 0.4, 1),
+    ("much worse, old champion", 0.8, 0.4, 7),
     ("better", 0.4, 0.8, 1),
 )
 

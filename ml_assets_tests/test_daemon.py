@@ -101,6 +101,7 @@ def test_the_ui_shows_the_graph_with_the_history_of_the_demo(port: int) -> None:
     runs = found["runsOrError"]["results"]
     assert {run["jobName"] for run in runs} == {
         "claims_ingestion",
+        "claims_tuning",
         "claims_training",
         "claims_scoring",
     }
