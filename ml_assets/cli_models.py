@@ -4,7 +4,9 @@ They are part of `ml-assets`; see `ml_assets.cli`.
 """
 
 import os
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -20,6 +22,12 @@ from ml_assets.cli_common import (
     load,
     require_home,
 )
+from ml_assets.environment import Environment
+
+if TYPE_CHECKING:  # they take seconds to import, which --help need not wait for
+    from ml_assets.core.explanations import Reason
+    from ml_assets.resources.lake import Lake
+    from ml_assets.resources.registry import Registry
 
 app = typer.Typer()
 
@@ -34,14 +42,11 @@ _WIDTH = 24  # characters of the longest bar
 def models(env: EnvOption = None, home: HomeOption = None) -> None:
     """List the registered versions: how good, who serves, who is challenger, who served when."""
     with clear_errors():
-        environment = load(env, home)
-        require_home(environment)
-        from ml_assets.build import resources
+        _, lake, registry = _open(env, home)
         from ml_assets.models import listed
         from ml_assets.use_cases.claims.use_case import CLAIMS
 
-        doors = resources(environment)
-        found = listed(CLAIMS, doors["lake"], doors["registry"])
+        found = listed(CLAIMS, lake, registry)
         if not found:
             raise ValueError(
                 f"no model of {CLAIMS.name} is registered yet. Run `ml-assets demo`, or "
@@ -95,19 +100,16 @@ def promote(
     challengers, against this version from now on.
     """
     with clear_errors():
-        environment = load(env, home)
-        require_home(environment)
-        from ml_assets.build import resources
+        environment, lake, registry = _open(env, home)
         from ml_assets.champions import Hand, history, promote
         from ml_assets.changes import now
         from ml_assets.use_cases.claims.use_case import CLAIMS
 
-        doors = resources(environment)
-        before = [reign.version for reign in history(doors["lake"], CLAIMS)[-1:]]
+        before = [reign.version for reign in history(lake, CLAIMS)[-1:]]
         hand = Hand(_user(), _said(because), now())
-        reign = promote(environment, CLAIMS, doors["lake"], doors["registry"], version, hand)
+        reign = promote(environment, CLAIMS, lake, registry, version, hand)
         console.print(f"{CLAIMS.name} version {reign.version} serves from now on.")
-        _renew_cards(environment, doors, *before, reign.version)
+        _renew_cards(environment, lake, registry, *before, reign.version)
 
 
 @app.command()
@@ -119,21 +121,18 @@ def rollback(because: BecauseOption, env: EnvOption = None, home: HomeOption = N
     all, since the next ones come from nearly the same rows.
     """
     with clear_errors():
-        environment = load(env, home)
-        require_home(environment)
-        from ml_assets.build import resources
+        environment, lake, registry = _open(env, home)
         from ml_assets.champions import Hand, champion, rollback
         from ml_assets.changes import now
         from ml_assets.use_cases.claims.use_case import CLAIMS
 
-        doors = resources(environment)
-        before = champion(doors["lake"], CLAIMS).version
+        before = champion(lake, CLAIMS).version
         hand = Hand(_user(), _said(because), now())
-        reign = rollback(environment, CLAIMS, doors["lake"], doors["registry"], hand)
+        reign = rollback(environment, CLAIMS, lake, registry, hand)
         console.print(
             f"{CLAIMS.name} version {reign.version} serves again, in place of version {before}."
         )
-        _renew_cards(environment, doors, before, reign.version)
+        _renew_cards(environment, lake, registry, before, reign.version)
 
 
 @app.command()
@@ -147,15 +146,12 @@ def reproduce(
     The rows are read at the table version of that time. Exit code 1 if anything differs.
     """
     with clear_errors():
-        environment = load(env, home)
-        require_home(environment)
-        from ml_assets.build import resources
+        environment, lake, registry = _open(env, home)
         from ml_assets.reproduction import reproduce
         from ml_assets.use_cases.claims.use_case import CLAIMS
 
-        doors = resources(environment)
         with console.status(f"training version {version} again …"):
-            found = reproduce(environment, CLAIMS, doors["lake"], doors["registry"], version)
+            found = reproduce(environment, CLAIMS, lake, registry, version)
         console.print(escape(found.verdict), soft_wrap=True)
         if not found.same_bundle:
             raise typer.Exit(1)
@@ -169,14 +165,11 @@ def explain(
 ) -> None:
     """Tell what was said about an application: when, with which model and data, and why."""
     with clear_errors():
-        environment = load(env, home)
-        require_home(environment)
-        from ml_assets.build import resources
+        _, lake, registry = _open(env, home)
         from ml_assets.models import explain
         from ml_assets.use_cases.claims.use_case import CLAIMS
 
-        doors = resources(environment)
-        for found in explain(CLAIMS, doors["lake"], doors["registry"], application_id):
+        for found in explain(CLAIMS, lake, registry, application_id):
             facts = found.model.facts
             window = facts["training_set"]
             decision = "referred to a person" if found.refer else "not referred"
@@ -201,7 +194,7 @@ def explain(
             console.print(_reasons(found.reasons, found.reasons_from))
 
 
-def _reasons(reasons: tuple, origin: str) -> Table | str:  # type: ignore[type-arg]
+def _reasons(reasons: Sequence["Reason"], origin: str) -> Table | str:
     """A small chart: what made a claim likelier to the right, less likely to the left."""
     if not reasons:
         return (
@@ -249,14 +242,26 @@ def _said(because: str) -> str:
     return because.strip()
 
 
-def _renew_cards(environment, doors, *versions: int) -> None:  # type: ignore[no-untyped-def]
+def _open(env: str | None, home: Path | None) -> tuple[Environment, "Lake", "Registry"]:
+    """The environment that the options name, with its tables and models."""
+    environment = load(env, home)
+    require_home(environment)
+    from ml_assets.build import resources
+
+    doors = resources(environment)
+    return environment, doors["lake"], doors["registry"]
+
+
+def _renew_cards(
+    environment: Environment, lake: "Lake", registry: "Registry", *versions: int
+) -> None:
     from ml_assets.model_cards import write_card
     from ml_assets.resources.registry import RegistryError
     from ml_assets.use_cases.claims.use_case import CLAIMS
 
     for version in versions:
         try:
-            written = write_card(environment, CLAIMS, doors["lake"], doors["registry"], version)
+            written = write_card(environment, CLAIMS, lake, registry, version)
         except RegistryError as error:
             # The deed is done; a version often gives way just because its files are gone.
             errors.print(

@@ -92,7 +92,7 @@ def gather(use_case: UseCase, lake: Lake, registry: Registry, version: int) -> C
         limits=use_case.limits,
         owners=use_case.owners,
         version=version,
-        status=_status(reigns, version, newest_model(lake, use_case)),
+        status=_status(reigns, version, lake.newest(f"{use_case.name}/model")),
         as_of=registered.as_of,
         bundle_sha256=bundle.sha256,
         trees_sha256=bundle.trees_sha256,
@@ -164,17 +164,10 @@ def _instant(reign: Reign) -> str:
     return f"{reign.at:%Y-%m-%d %H:%M} UTC"
 
 
-def newest_model(lake: Lake, use_case: UseCase) -> int | None:
-    """The version of the newest day that was trained: the challenger, unless it serves."""
-    table = f"{use_case.name}/model"
-    days = lake.rows_per_day(table)
-    return int(lake.read(table, max(days), max(days))["version"].iloc[0]) if days else None
-
-
-def _status(reigns: list[Reign], version: int, newest: int | None) -> Status:
+def _status(reigns: list[Reign], version: int, newest: dict[str, Any] | None) -> Status:
     if reigns and reigns[-1].version == version:
         return "champion"
-    return "challenger" if version == newest else "retired"
+    return "challenger" if newest and version == newest["version"] else "retired"
 
 
 def _gate(use_case: UseCase, lake: Lake, registry: Registry, version: int) -> dict[str, Any] | None:

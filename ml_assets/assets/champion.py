@@ -121,7 +121,8 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
             decisions = {*decided, *(reign.day for reign in reigns if reign.by == GATE)}
             is_past = day < max(decisions, default=day)
             previous = (
-                _before(day, lake, table, decided)
+                # Of a day of the past: the decision before it, whoever serves now.
+                lake.newest(table, before=day)
                 if is_past
                 else _served(day, challenger["version"], reigns)
             )
@@ -135,8 +136,10 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
                     use_case.name, challenger["version"], {"gate.json": _as_json(judgement)}
                 )
             if not is_past:
-                _let_serve(context, day, serving, judgement.verdict, previous, reigns, lake)
-                registry.set_alias(use_case.name, "champion", history(lake, use_case)[-1].version)
+                now_serving = _let_serve(
+                    context, day, serving, judgement.verdict, previous, reigns, lake
+                )
+                registry.set_alias(use_case.name, "champion", now_serving)
         context.log.info(judgement.verdict.reason)
         row = _row(day, challenger, previous, serving, judgement)
         context.add_output_metadata(
@@ -310,23 +313,27 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
         previous: dict[str, Any] | None,
         reigns: list[Reign],
         lake: Lake,
-    ) -> None:
-        """Add the decision to the history, unless it stands there or a person has spoken since."""
+    ) -> int:
+        """Add the decision to the history, unless it stands there or a person has spoken since.
+
+        Returns:
+            The version that serves from now on.
+        """
         own = [place for place, reign in enumerate(reigns) if _is_own(reign, day)]
         if own and any(reign.by != GATE for reign in reigns[own[0] :]):
             context.log.warning(
                 f"version {reigns[-1].version} goes on serving: {reigns[-1].by} decided so after "
                 f"the gate had decided about {day}"
             )
-            return
+            return reigns[-1].version
         if reigns and reigns[-1].version == serving["version"]:
-            return
+            return reigns[-1].version
         event = "first" if previous is None else "promoted" if verdict.promote else "kept"
         reign = Reign(
             day, now(), serving["version"], serving["sha256"], event, verdict.rule, GATE,
             verdict.reason,
         )  # fmt: skip
-        record(lake, use_case, reign)
+        return record(lake, use_case, reign).version
 
     return champion
 
@@ -382,12 +389,6 @@ def _served(day: str, challenger: int, reigns: list[Reign]) -> dict[str, Any] | 
     ]
     before = reigns[: own[0]] if own else reigns
     return asdict(before[-1]) if before else None
-
-
-def _before(day: str, lake: Lake, table: str, decided: dict[str, int]) -> dict[str, Any] | None:
-    """The decision before a day of the past, whoever serves now."""
-    earlier = max((known for known in decided if known < day), default=None)
-    return None if earlier is None else lake.read(table, earlier, earlier).iloc[0].to_dict()
 
 
 def _in_retrospect(judgement: Judgement) -> Judgement:

@@ -58,7 +58,9 @@ def model_card_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDe
 
 def _were_shown(use_case: UseCase, lake: Lake, day: str, champion: pd.DataFrame) -> set[int]:
     """Versions whose cards may still call them champion or challenger."""
-    table = f"{use_case.name}/model"
-    before = max((known for known in lake.rows_per_day(table) if known < day), default=None)
-    challenger = [] if before is None else lake.read(table, before, before)["version"].to_list()
-    return {int(version) for version in [*champion["previous_version"].dropna(), *challenger]}
+    challenger = lake.newest(f"{use_case.name}/model", before=day)
+    shown = [
+        *champion["previous_version"].dropna(),
+        *([challenger["version"]] if challenger else []),
+    ]
+    return {int(version) for version in shown}

@@ -3,8 +3,6 @@
 `predictions` is what the champion says, `shadow` what the challenger would have said.
 """
 
-from typing import Any
-
 import dagster as dg
 import numpy as np
 import pandas as pd
@@ -142,7 +140,7 @@ def shadow_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefini
         days = context.partition_keys
         with clear_failures():
             before = _said_before(lake, table, days)
-            newest = _newest_model(lake, use_case)
+            newest = lake.newest(f"{use_case.name}/model")
             if newest is None or newest["version"] == champion(lake, use_case).version:
                 context.log.info("the newest model serves: there is no challenger")
                 return predictions.head(0) if before is None else before
@@ -172,14 +170,6 @@ def _disagreements(
     )
     apart = np.abs(both["probability_champion"] - both["probability_challenger"])
     return both.iloc[np.argsort(-apart.to_numpy(), kind="stable")]
-
-
-def _newest_model(lake: Lake, use_case: UseCase) -> dict[str, Any] | None:
-    table = f"{use_case.name}/model"
-    trained = lake.rows_per_day(table)
-    if not trained:
-        return None
-    return lake.read(table, max(trained), max(trained)).iloc[0].to_dict()
 
 
 def _code_version(use_case: UseCase, environment: Environment) -> str:

@@ -18,13 +18,12 @@ from ml_assets.core.bundle import (
     Bundle,
     calibrated,
     contributions,
-    encode,
     margins,
     mean_gain,
 )
 from ml_assets.core.drift import population_stability, reference
 from ml_assets.core.evaluation import Evaluation, Importance, Scored, evaluate
-from ml_assets.core.exploration import Exploration, explore
+from ml_assets.core.exploration import explore
 from ml_assets.core.features import content_hash
 from ml_assets.core.splits import TimeSplit, TooFewDays, split_by_day
 from ml_assets.core.tables import Model, TrainingSet
@@ -129,7 +128,11 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
                 "rows_per_day": preview(per_day.reset_index(), rows=len(per_day)),
                 "missing_values": {name: n for name, n in explored.missing.items() if n},
                 "duplicate_columns": explored.duplicates,
-                **(_pictures(explored) if environment.evaluation.plots else {}),
+                **(
+                    _shown(plots.exploration_plots(explored))
+                    if environment.evaluation.plots
+                    else {}
+                ),
             }
         )
         return pd.DataFrame(
@@ -207,7 +210,7 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
             with threadpool_limits(1, user_api="blas"):
                 evaluation = _evaluation(trained, frame, split, effects)
             images = (
-                _images(trained.bundle, evaluation, holdout, effects)
+                plots.model_plots(trained.bundle, evaluation, holdout, effects)
                 if environment.evaluation.plots
                 else {}
             )
@@ -248,7 +251,6 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
             )
             if day >= max(lake.rows_per_day(f"{use_case.name}/model"), default=day):
                 registry.set_alias(use_case.name, "challenger", version)
-        shown: dict[str, Any] = {name: plots.as_markdown(image) for name, image in images.items()}
         figures, facts = evaluation.parts["holdout"].metrics, trained.bundle.facts
         context.log.info(
             f"version {version}: ROC AUC {figures['roc_auc'].value:.4f}, log loss "
@@ -271,7 +273,7 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
                 "columns_left_out_as_duplicates": dict(trained.bundle.duplicates),
                 "sha256": trained.bundle.sha256,
                 "metrics": preview(_metrics_table(evaluation), rows=20),
-                **shown,
+                **_shown(images),
             }
         )
         slope = figures["calibration_slope"]
@@ -327,10 +329,10 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
     def _drift(day: str, rows: pd.DataFrame, lake: Lake, registry: Registry) -> dict[str, Any]:
         """How far the newest rows have moved from those that the version before learned from."""
         table = f"{use_case.name}/model"
-        before = max((known for known in lake.rows_per_day(table) if known < day), default=None)
+        before = lake.newest(table, before=day)
         if before is None:
             return {"since_version": None, "psi": {}}
-        version = int(lake.read(table, before, before)["version"].iloc[0])
+        version = before["version"]
         try:
             known = json.loads(registry.artifact(use_case.name, version, "reference.json"))
         except RegistryError as error:
@@ -355,33 +357,8 @@ def _importance(bundle: Bundle, effects: np.ndarray) -> list[Importance]:
     ]
 
 
-def _pictures(explored: Exploration) -> dict[str, dg.MarkdownMetadataValue]:
-    return {
-        "amounts": plots.as_markdown(plots.histograms(explored)),
-        "categories": plots.as_markdown(plots.categories(explored)),
-        "correlation": plots.as_markdown(plots.correlation(explored)),
-        "missing": plots.as_markdown(plots.missing_values(explored)),
-    }
-
-
-def _images(
-    bundle: Bundle, evaluation: Evaluation, holdout: pd.DataFrame, effects: np.ndarray
-) -> dict[str, bytes]:
-    return {
-        "roc": plots.roc_and_precision_recall(evaluation),
-        "reliability": plots.reliability(evaluation.calibration),
-        "costs": plots.cost_curve(evaluation.costs),
-        "lift": plots.lift(evaluation.lift),
-        "importance": plots.importance(evaluation.importance),
-        "contributions": plots.shap_summary(
-            effects[:, :-1],
-            encode(holdout, bundle.inputs, bundle.vocabulary),
-            bundle.inputs,
-            categorical=tuple(bundle.vocabulary),
-        ),
-        "confusion": plots.confusion_matrix(evaluation.parts["holdout"], bundle.threshold),
-        "tree": plots.tree(bundle),
-    }
+def _shown(images: dict[str, bytes]) -> dict[str, Any]:
+    return {name: plots.as_markdown(image) for name, image in images.items()}
 
 
 def _metrics_table(evaluation: Evaluation) -> pd.DataFrame:

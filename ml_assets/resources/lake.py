@@ -10,6 +10,7 @@ exit with our pinned pyarrow (seen 2026-11).
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -171,6 +172,19 @@ class Lake:
         return self._scan(table, delta, f"{column} = '{quoted}'").sort_values(
             "day", kind="stable", ignore_index=True
         )
+
+    def newest(self, table: str, *, before: str | None = None) -> dict[str, Any] | None:
+        """The row of the newest day of a table with one row a day; None if there is none.
+
+        Args:
+            table: Name of the table.
+            before: Only days earlier than this one count.
+
+        Raises:
+            LakeError: The table cannot be read.
+        """
+        days = [day for day in self.rows_per_day(table) if before is None or day < before]
+        return self.read(table, max(days), max(days)).iloc[0].to_dict() if days else None
 
     def rows_per_day(self, table: str) -> dict[str, int]:
         """Number of rows of each day that has any, from the table's log alone."""

@@ -382,3 +382,20 @@ def test_a_champion_that_learned_from_the_whole_holdout_stays(trained: Platform)
     assert row["decision"] == "kept"
     assert "has learned from every day of the holdout" in row["reason"]
     assert pd.isna(row["difference_high"])
+
+
+def test_a_training_shows_its_plots_and_keeps_those_of_the_model(platform: Platform) -> None:
+    evaluation = platform.environment.evaluation.model_copy(update={"plots": True})
+    environment = platform.environment.model_copy(update={"evaluation": evaluation})
+    platform.arrive("2026-01-05", LAST)
+    platform.run("ingestion", "2026-01-05", LAST)
+
+    Platform(environment, platform.instance).run("training", LAST)
+
+    explored, model = (platform.metadata(stage, LAST) for stage in ("training_set", "model"))
+    for name in ("histograms", "categories", "correlation", "missing"):
+        assert explored[name].startswith("![plot](data:image/png")
+    for name in ("roc_and_precision_recall", "reliability", "shap_summary", "first_tree"):
+        assert model[name].startswith("![plot](data:image/png")
+        image = platform.registry.artifact("claims", 1, f"plots/{name}.png")
+        assert image.startswith(b"\x89PNG")

@@ -213,6 +213,19 @@ def test_a_version_that_does_not_exist_is_named(lake: Lake) -> None:
         lake.read(TABLE, MONDAY, MONDAY, version=7)
 
 
+def test_the_newest_row_is_that_of_the_last_day_or_of_the_last_before_one(lake: Lake) -> None:
+    assert lake.newest(TABLE) is None
+    for day in (MONDAY, TUESDAY):
+        lake.write(TABLE, rows(day, count=1), day, day)
+
+    newest, before = lake.newest(TABLE), lake.newest(TABLE, before=TUESDAY)
+
+    assert newest is not None
+    assert before is not None
+    assert (newest["day"], before["day"]) == (TUESDAY, MONDAY)
+    assert lake.newest(TABLE, before=MONDAY) is None
+
+
 @pytest.mark.slow  # two hundred commits
 def test_an_old_version_stays_readable_for_ever(lake: Lake) -> None:
     lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)
