@@ -8,10 +8,10 @@ READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-all lint format types bench lock clean
+.PHONY: help setup demo ui test test-all test-faults lint format types bench lock clean
 
 help:  ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## Create .venv from requirements.lock
 
@@ -35,6 +35,10 @@ test: $(READY)  ## Run the fast tests on all cores
 
 test-all: $(READY)  ## Run every test: also real servers, daemons and killed processes
 	@$(BIN)/python -m pytest -n auto -m ""
+
+# The counts of a full round; without them the tests run a short one.
+test-faults: $(READY)  ## Kill, cut, fill up and garble: the full round of faults
+	@KILLS=200 CASES=10000 KILL_REPORT=$(or $(KILL_REPORT),kills.md) $(BIN)/python -m pytest -n auto -m faults
 
 lint: $(READY)  ## Check style and types
 	@$(BIN)/ruff check .

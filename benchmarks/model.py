@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from ml_assets.core.bundle import Bundle, calibrated, contributions, encode, margins, predict
 from ml_assets.core.contract import judge
@@ -100,7 +101,9 @@ def labelled() -> pd.DataFrame:
     rows = pd.concat(applications(first + timedelta(days=i)) for i in range(DAYS))
     days = [(first + timedelta(days=i)).isoformat() for i in range(DAYS)]
     judged = judge(
-        rows.rename(columns={"income level": "income_level"}),  # as source.sql does
+        pa.Table.from_pandas(  # as source.sql gives them
+            rows.rename(columns={"income level": "income_level"}), preserve_index=False
+        ),
         CLAIMS.raw.to_schema(),
         days=days,
         key=CLAIMS.key,

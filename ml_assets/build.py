@@ -9,19 +9,22 @@ from ml_assets.assets.champion import champion_asset
 from ml_assets.assets.common import without_preview_warnings
 from ml_assets.assets.extraction import extraction_assets
 from ml_assets.assets.features import features_asset
+from ml_assets.assets.maintenance import maintenance_asset
 from ml_assets.assets.model_card import model_card_asset
 from ml_assets.assets.predictions import predictions_asset, shadow_asset
 from ml_assets.assets.training import training_assets
 from ml_assets.assets.tuning import tuning_asset
-from ml_assets.checks import positives_check, volume_check
+from ml_assets.checks import bad_share_check, counts_check, positives_check, volume_check
 from ml_assets.environment import Environment, load_environment
 from ml_assets.io_managers import LakeIOManager
 from ml_assets.jobs import build_jobs
 from ml_assets.resources.lake import Lake
+from ml_assets.resources.landing import Landing
 from ml_assets.resources.registry import Registry
 from ml_assets.resources.warehouse import Warehouse
 from ml_assets.schedules import schedules
 from ml_assets.sensors import sensors
+from ml_assets.sources import Source
 from ml_assets.use_case import UseCase
 from ml_assets.use_cases.claims.use_case import CLAIMS
 
@@ -44,9 +47,12 @@ def build_definitions(
     environment = environment or load_environment()
     with without_preview_warnings():
         parts = [_use_case_definitions(use_case, environment) for use_case in use_cases]
-    doors = {**resources(environment), **(resource_overrides or {})}
+    doors = resources(environment, resource_overrides)
     platform = dg.Definitions(
-        resources={"lake_io_manager": LakeIOManager(lake=doors["lake"]), **doors},
+        resources={
+            "lake_io_manager": LakeIOManager(lake=doors["lake"], home=environment.home),
+            **doors,
+        },
         # A process per step costs more than the daily job itself: see docs/architecture.md.
         executor=dg.in_process_executor,
     )
@@ -65,9 +71,12 @@ def _use_case_definitions(use_case: UseCase, environment: Environment) -> dg.Def
             model_card_asset(use_case, environment),
             predictions_asset(use_case, environment),
             shadow_asset(use_case, environment),
+            maintenance_asset(use_case, environment),
         ],
         asset_checks=[
             volume_check(use_case, environment),
+            bad_share_check(use_case, environment),
+            counts_check(use_case, environment),
             positives_check(use_case, environment),
         ],
         jobs=jobs.all(),
@@ -76,12 +85,18 @@ def _use_case_definitions(use_case: UseCase, environment: Environment) -> dg.Def
     )
 
 
-def resources(environment: Environment) -> dict[str, Any]:
-    """The doors to the outside, as the environment places them."""
-    return {
+def resources(
+    environment: Environment, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The doors to the outside, as the environment places them, or as overridden."""
+    doors = {
         "warehouse": Warehouse(
             **environment.warehouse.model_dump(), time_zone=environment.time_zone
         ),
+        "landing": Landing(**environment.landing.model_dump()),
         "lake": Lake(**environment.lake.model_dump()),
         "registry": Registry(**environment.registry.model_dump()),
+        **(overrides or {}),
     }
+    source = Source(environment, doors["warehouse"], doors["landing"], doors["lake"])
+    return {"source": source, **doors}

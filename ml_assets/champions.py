@@ -133,7 +133,11 @@ def record(lake: Lake, use_case: UseCase, reign: Reign) -> Reign:
         reign = replace(reign, at=max(reign.at, reigns[-1].at + timedelta(microseconds=1)))
     frame = pd.DataFrame([asdict(reign)])
     frame["at"] = pd.to_datetime(frame["at"], utc=True).astype("datetime64[us, UTC]")
-    lake.append(f"{use_case.name}/champion_history", ChampionHistory.validate(frame))
+    lake.append(
+        f"{use_case.name}/champion_history",
+        ChampionHistory.validate(frame),
+        note={"cause": "gate" if reign.by == "gate" else "hand"},
+    )
     return reign
 
 

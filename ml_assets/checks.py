@@ -9,6 +9,7 @@ import dagster as dg
 import pandas as pd
 
 from ml_assets.changes import now, today
+from ml_assets.core.contract import Judged, bad_days
 from ml_assets.core.metrics import expected_positives
 from ml_assets.environment import Environment
 from ml_assets.partitions import daily, day_end
@@ -17,6 +18,12 @@ from ml_assets.use_case import UseCase
 
 _REALISED_DAYS = 28
 _TOLERANCE = 0.1
+
+_BAD_SHARE_REMEDY = (
+    "Look at the rows by `ml-assets quarantine show`. Have the source mended, and the day is read "
+    "again by itself; or mend the contract in schema.py and run `ml-assets quarantine replay`. "
+    "Until then features and predictions stay as they were."
+)
 
 
 def volume_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksDefinition:
@@ -49,6 +56,86 @@ def volume_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksD
     return volume_as_expected
 
 
+def bad_share_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksDefinition:
+    """Hold back days of which too large a share is in quarantine."""
+    limit = environment.contract.max_bad_share
+
+    @dg.asset_check(
+        asset=[use_case.name, "raw"],
+        name="bad_share_within_limit",
+        description=f"At most {limit:.1%} of a day's rows are in quarantine "
+        "(contract.max_bad_share). Beyond it, features and predictions stay as they were",
+        partitions_def=daily(use_case, environment.time_zone),
+        blocking=True,
+    )
+    def bad_share_within_limit(
+        context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]
+    ) -> dg.AssetCheckResult:
+        keys = context.partition_keys
+        account, quarantine = (
+            lake.read(f"{use_case.name}/{stage}", min(keys), max(keys))
+            for stage in ("extraction", "quarantine")
+        )
+        bad = bad_days(Judged(pd.DataFrame(), quarantine, account), limit)
+        sentences = [f"{day}: {text}" for day, text in bad.items()]
+        return dg.AssetCheckResult(
+            passed=not bad,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description="\n".join([*sentences, _BAD_SHARE_REMEDY]) if bad else None,
+            metadata={"days": len(account), "days_over_the_limit": sorted(bad)},
+        )
+
+    return bad_share_within_limit
+
+
+def counts_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksDefinition:
+    """Hold back days whose account does not say what became of every row."""
+
+    @dg.asset_check(
+        asset=[use_case.name, "raw"],
+        name="every_row_accounted",
+        description="Rows read = rows kept + rows quarantined + exact duplicates dropped, and the "
+        "tables hold as many rows as the account says",
+        partitions_def=daily(use_case, environment.time_zone),
+        blocking=True,
+    )
+    def every_row_accounted(
+        context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]
+    ) -> dg.AssetCheckResult:
+        keys = context.partition_keys
+        accounts = lake.read(f"{use_case.name}/extraction", min(keys), max(keys))
+        kept, aside = (
+            lake.rows_per_day(f"{use_case.name}/{stage}") for stage in ("raw", "quarantine")
+        )
+        wrong = {}
+        for day in keys:
+            account = accounts[accounts["day"] == day]
+            there = kept.get(day, 0), aside.get(day, 0)
+            if account.empty:
+                wrong[day] = "it has no account"
+                continue
+            said = account.iloc[0]
+            if (said["rows_kept"], said["rows_quarantined"]) != there or said["rows_read"] != (
+                sum(there) + said["duplicates_dropped"]
+            ):
+                wrong[day] = (
+                    f"{said['rows_read']} rows read, {said['rows_kept']} kept, "
+                    f"{said['rows_quarantined']} quarantined, {said['duplicates_dropped']} "
+                    f"duplicates dropped; the tables hold {there[0]} and {there[1]}"
+                )
+        remedy = "Materialise these days again: their rows are read anew and written as one."
+        return dg.AssetCheckResult(
+            passed=not wrong,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description="\n".join([*(f"{day}: {text}" for day, text in wrong.items()), remedy])
+            if wrong
+            else None,
+            metadata={"days": len(keys), "wrong": wrong},
+        )
+
+    return every_row_accounted
+
+
 def positives_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksDefinition:
     """Warn when what came true is not what was expected."""
 
@@ -79,7 +166,7 @@ def positives_check(use_case: UseCase, environment: Environment) -> dg.AssetChec
             min(days),
             max(days),
             columns=[*on, "probability", "scored_at"],
-        )
+        ).sort_values("scored_at", kind="stable")
         # What was said after the outcome was known proves nothing: its model may have learned it.
         maturity = timedelta(days=use_case.label_maturity_days)
         final = predicted["day"].map(
@@ -89,7 +176,9 @@ def positives_check(use_case: UseCase, environment: Environment) -> dg.AssetChec
             }
         )
         in_time = predicted[predicted["scored_at"] < pd.to_datetime(final, utc=True)]
-        both = in_time.merge(
+        # Of what was said in time about an application, the last word counts.
+        last_said = in_time.drop_duplicates(on, keep="last")
+        both = last_said.merge(
             lake.read(
                 f"{use_case.name}/features", min(days), max(days), columns=[*on, use_case.target]
             ).dropna(subset=[use_case.target]),

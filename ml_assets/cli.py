@@ -17,13 +17,27 @@ from rich.table import Table
 from ml_assets.cli_common import (
     EnvOption,
     HomeOption,
+    a_day,
     clear_errors,
     console,
     load,
     require_home,
 )
+from ml_assets.cli_contract import app as contract_app
+from ml_assets.cli_data import app as data_app
+from ml_assets.cli_landing import app as landing_app
 from ml_assets.cli_models import app as models_app
+from ml_assets.cli_quarantine import app as quarantine_app
 from ml_assets.environment import Environment, mask_url, masked
+
+WarehouseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--warehouse",
+        help="Another warehouse, postgresql://user@host/database (password: PGPASSWORD). "
+        "[env: ML_ASSETS_WAREHOUSE_URL; default: a DuckDB file in the home]",
+    ),
+]
 
 
 class Job(StrEnum):
@@ -33,6 +47,7 @@ class Job(StrEnum):
     SCORING = "scoring"
     TRAINING = "training"
     TUNING = "tuning"
+    MAINTENANCE = "maintenance"
 
 
 app = typer.Typer(
@@ -45,11 +60,16 @@ app = typer.Typer(
 Start with `ml-assets demo`, then `ml-assets ui`; `ml-assets status` tells where things stand.
 
 Places and switches come from `ml_assets/config/*.yaml` and from environment variables:
-`ML_ASSETS_ENV` (dev, preprod, prod), `ML_ASSETS_HOME`, `ML_ASSETS_WAREHOUSE_URL`,
-`ML_ASSETS_LAKE_URL`, `ML_ASSETS_REGISTRY_URL`. `ml-assets config` prints the outcome.
+`ML_ASSETS_ENV` (dev, preprod, prod), `ML_ASSETS_HOME`, `ML_ASSETS_SOURCE` (warehouse, landing),
+`ML_ASSETS_WAREHOUSE_URL`, `ML_ASSETS_LANDING_URL`, `ML_ASSETS_LAKE_URL`,
+`ML_ASSETS_REGISTRY_URL`. `ml-assets config` prints the outcome.
 """,
 )
 app.add_typer(models_app)
+app.add_typer(contract_app, name="contract")
+app.add_typer(data_app, name="data")
+app.add_typer(landing_app, name="landing")
+app.add_typer(quarantine_app, name="quarantine")
 
 
 @app.command()
@@ -57,18 +77,19 @@ def demo(
     days: Annotated[
         int, typer.Option("--days", help="Days of simulated applications, ending yesterday.")
     ] = 60,
+    warehouse: WarehouseOption = None,
     home: HomeOption = None,
 ) -> None:
     """Run the main job on simulated applications.
 
-    Lets applications arrive in an embedded warehouse, materialises raw data and features, trains a
-    model, and scores the last 14 days, all on a persistent Dagster instance. Run it again and it
-    continues: what is there stays, what is missing or changed is made.
+    Lets applications arrive in an embedded warehouse, or in the one named, materialises raw data
+    and features, trains a model, and scores the last 14 days, all on a persistent Dagster instance.
+    Run it again and it continues: what is there stays, what is missing or changed is made.
 
     It never touches a table that the simulator did not make.
     """
     with clear_errors():
-        environment = _simulated_environment(home)
+        environment = _simulated_environment(home, warehouse)
         import dagster as dg
 
         from ml_assets.changes import now
@@ -80,11 +101,17 @@ def demo(
         with dg.DagsterInstance.get() as instance:
             summary = run_demo(environment, instance, days=days, now=now(), console=console)
         show(summary, environment, console, _ui_command(environment))
+        if warehouse:
+            console.print(
+                "The applications lie in the warehouse that you named: set ML_ASSETS_WAREHOUSE_URL "
+                "to it for all other commands, make ui included."
+            )
 
 
 @app.command()
 def simulate(
     days: Annotated[int, typer.Option("--days", min=1, help="Days to let pass.")] = 1,
+    warehouse: WarehouseOption = None,
     home: HomeOption = None,
 ) -> None:
     """Let simulated days pass: new applications arrive, outcomes become known, rows are corrected.
@@ -93,13 +120,13 @@ def simulate(
     With the UI running, the sensor finds the changed days and scores them within a minute.
     """
     with clear_errors():
-        environment = _simulated_environment(home)
+        environment = _simulated_environment(home, warehouse)
         from ml_assets.build import resources
         from ml_assets.changes import now, today
         from ml_assets.use_cases.claims.delivery import deliver, delivered_days, next_days
 
-        warehouse = resources(environment)["warehouse"]
-        there = delivered_days(warehouse)
+        doors = resources(environment)
+        there = delivered_days(doors["warehouse"])
         if not there:
             raise ValueError("the warehouse holds no applications yet. Run `ml-assets demo` first.")
         first, last = next_days(there, days)
@@ -109,7 +136,7 @@ def simulate(
                 f"applications up to the end of {there[-1]} have arrived already, and the "
                 "simulated clock does not run ahead of the calendar. Try again tomorrow."
             )
-        changed = deliver(warehouse, environment, first, min(last, latest))
+        changed = deliver(doors["warehouse"], environment, first, min(last, latest))
         new = [day for day in changed if date.fromisoformat(day) >= first]
         console.print(
             f"Applications of {', '.join(new)} arrived; outcomes or corrections arrived for "
@@ -133,7 +160,8 @@ def run(
 
     **ingestion** reads from the warehouse to features, **scoring** goes on to predictions with the
     champion of now, **training** trains as of the day and lets the gate decide who serves,
-    **tuning** searches the hyperparameters that models are trained with from the day on.
+    **tuning** searches the hyperparameters that models are trained with from the day on,
+    **maintenance** compacts the tables and removes what nobody needs.
 
     The same as *Materialize* in the UI; running it again is always safe.
     """
@@ -146,13 +174,15 @@ def run(
         from ml_assets.runs import run_days
         from ml_assets.use_cases.claims.use_case import CLAIMS
 
-        days = _all_days(_day(day), _day(to or day))
+        days = _all_days(a_day(day), a_day(to or day))
         # The days of a training or a tuning are a sequence: each decision rests on the one before.
-        one_by_one = job in (Job.TRAINING, Job.TUNING)
+        one_by_one = job not in (Job.INGESTION, Job.SCORING)
         spans = [(each, each) for each in days] if one_by_one else [(days[0], days[-1])]
         name = f"{CLAIMS.name}_{job.value}"
         definitions = build_definitions(environment)
         prepare_home(environment)
+        if not one_by_one:
+            _take_files(environment)
         with dg.DagsterInstance.get() as instance, console.status(f"{name} …") as shown:
             for first, last in spans:
                 run_days(
@@ -208,6 +238,8 @@ def status(env: EnvOption = None, home: HomeOption = None) -> None:
             console.print(f"Champion: {use_case.champion}")
             console.print(f"Changed in the source, not yet read: {_days(use_case.changed)}")
             console.print(f"Last run: {use_case.last_run}")
+            if use_case.outside:
+                console.print(f"Outside of all days: {use_case.outside}", style="yellow")
             if use_case.last_failure:
                 console.print(f"Last failure: {use_case.last_failure}", style="red")
 
@@ -271,17 +303,36 @@ def ui(
             raise typer.Exit(error.code) from None
 
 
+def _take_files(environment: Environment) -> None:
+    """What has landed is read too; the sensor does the same while the daemon runs."""
+    from ml_assets.build import resources
+    from ml_assets.changes import now
+    from ml_assets.sources import take_files
+    from ml_assets.use_cases.claims.use_case import CLAIMS
+
+    taken = take_files(resources(environment)["source"], CLAIMS, now(), budget_seconds=3_600)
+    if taken and taken.taken:
+        console.print(f"Took {len(taken.taken)} files that had landed.")
+    for file in taken.rejected if taken else ():
+        console.print(f"Rejected {file}", style="yellow", markup=False)
+
+
 def main() -> None:
     """Entry point of `ml-assets`."""
     app()
 
 
-def _simulated_environment(home: Path | None) -> Environment:
-    environment = load(None, home)
+def _simulated_environment(home: Path | None, warehouse: str | None) -> Environment:
+    environment = load(None, home, **({"ML_ASSETS_WAREHOUSE_URL": warehouse} if warehouse else {}))
     if environment.name != "dev":
         raise ValueError(
             f"simulated applications have no place in {environment.name}: they are for dev. "
             "Unset ML_ASSETS_ENV."
+        )
+    if environment.source != "warehouse":
+        raise ValueError(
+            "simulated applications arrive in a warehouse, and rows are configured to come from "
+            f"the {environment.source} folder. Unset ML_ASSETS_SOURCE."
         )
     return environment
 
@@ -301,13 +352,6 @@ def _ui_command(environment: Environment) -> str:
     if environment.home == Path(".ml_assets").resolve():
         return "make ui"
     return f"make ui HOME_DIR={environment.home}"
-
-
-def _day(text: str) -> str:
-    try:
-        return date.fromisoformat(text).isoformat()
-    except ValueError:
-        raise ValueError(f"{text!r} is not a day: expected YYYY-MM-DD") from None
 
 
 def _all_days(first: str, last: str) -> list[str]:

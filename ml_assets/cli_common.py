@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,20 @@ HomeOption = Annotated[
     ),
 ]
 
+DayOption = Annotated[str | None, typer.Option("--day", help="Only this day, YYYY-MM-DD.")]
+
+
+def a_day(text: str) -> str:
+    """A day as it is written in the tables.
+
+    Raises:
+        ValueError: The text is not a day.
+    """
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise ValueError(f"{text!r} is not a day: expected YYYY-MM-DD") from None
+
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
@@ -41,9 +56,9 @@ def clear_errors() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def load(name: str | None, home: Path | None) -> Environment:
-    """The environment that the options name."""
-    environ: dict[str, str] = dict(os.environ)
+def load(name: str | None, home: Path | None, **variables: str) -> Environment:
+    """The environment that the options name, with some environment variables set otherwise."""
+    environ: dict[str, str] = {**os.environ, **variables}
     if home is not None:
         environ["ML_ASSETS_HOME"] = str(home)
     return load_environment(name, environ=environ)

@@ -5,6 +5,7 @@ They are part of `ml-assets`; see `ml_assets.cli`.
 
 import os
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -176,7 +177,7 @@ def explain(
             table = Table.grid(padding=(0, 2))
             for name, value in (
                 ("Probability", f"{found.probability:.1%}: {decision}, from {found.threshold:.1%}"),
-                ("Said", f"{found.scored_at:%Y-%m-%d %H:%M} UTC"),
+                ("Said", _said_when(found.scored_at, found.superseded_at)),
                 (
                     "Model",
                     f"{CLAIMS.name} version {found.model_version} as of {facts['as_of']}, on "
@@ -192,6 +193,13 @@ def explain(
                 Panel(table, title=escape(f"{found.key}, received {found.day}"), expand=False)
             )
             console.print(_reasons(found.reasons, found.reasons_from))
+
+
+def _said_when(scored_at: datetime, superseded_at: datetime | None) -> str:
+    said = f"{scored_at:%Y-%m-%d %H:%M} UTC"
+    if superseded_at is None:
+        return f"{said}; this stands"
+    return f"{said}; no longer stands since {superseded_at:%Y-%m-%d %H:%M} UTC"
 
 
 def _reasons(reasons: Sequence["Reason"], origin: str) -> Table | str:

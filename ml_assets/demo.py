@@ -17,12 +17,13 @@ from rich.table import Table
 
 from ml_assets.build import build_definitions, resources
 from ml_assets.champions import champion
-from ml_assets.changes import changed_days, extracted_fingerprints, source_fingerprints, today
+from ml_assets.changes import changed_days, extracted_fingerprints, source_days, today
+from ml_assets.core.scoring import standing
 from ml_assets.environment import Environment, mask_url
 from ml_assets.model_cards import card_file
 from ml_assets.partitions import days_between, ranges
 from ml_assets.resources.lake import Lake
-from ml_assets.runs import run_days
+from ml_assets.runs import close_dead_runs, run_days
 from ml_assets.schedules import keep_unchanged
 from ml_assets.state import outdated
 from ml_assets.use_case import UseCase
@@ -94,6 +95,7 @@ def run_demo(
         RunFailed: A run failed.
     """
     use_case = CLAIMS
+    close_dead_runs(instance)  # also when nothing is left to run
     yesterday = today(environment, now) - timedelta(days=1)
     first = yesterday - timedelta(days=days - 1)
     doors = resources(environment)
@@ -136,12 +138,13 @@ def run_demo(
                     first_day,
                     last_day,
                     on_event=on_event,
+                    because="demo",
                     **kwargs,  # type: ignore[arg-type]
                 )
                 progress.update(task, note=f"{first_day} to {last_day}")
             progress.update(task, completed=max(count * stages, 1))
 
-        source = source_fingerprints(use_case, environment, warehouse, now)
+        source = source_days(use_case, environment, doors["source"], now).days
         extracted = extracted_fingerprints(use_case, lake, environment, now)
         materialise(
             "Raw data and features",
@@ -231,9 +234,7 @@ def _summarise(use_case: UseCase, environment: Environment, day: str) -> Summary
     accounts, tuned, models = (rows(name) for name in ("extraction", "hyperparameters", "model"))
     version = champion(lake, use_case).version
     model, tuning = models[models["version"] == version].iloc[-1], tuned.iloc[-1]
-    predictions: pd.DataFrame = lake.read(
-        f"{use_case.name}/predictions", day, day, columns=["day", "probability"]
-    )
+    predictions = standing(lake.read(f"{use_case.name}/predictions", day, day))
     return Summary(
         days=len(accounts),
         rows=int(accounts["rows_kept"].sum()),

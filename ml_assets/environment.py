@@ -21,7 +21,9 @@ CONFIG_DIR = Path(str(resources.files("ml_assets") / "config"))
 # Secrets and places: the environment variable and the field that it sets.
 VARIABLES = {
     "ML_ASSETS_HOME": ("home",),
+    "ML_ASSETS_SOURCE": ("source",),
     "ML_ASSETS_WAREHOUSE_URL": ("warehouse", "url"),
+    "ML_ASSETS_LANDING_URL": ("landing", "url"),
     "ML_ASSETS_LAKE_URL": ("lake", "url"),
     "ML_ASSETS_REGISTRY_URL": ("registry", "url"),
 }
@@ -71,6 +73,17 @@ class WarehouseSettings(_Section):
     url: Annotated[str, AfterValidator(_begins_with("duckdb:///", "postgresql://"))]
     attempts: int = Field(ge=1, le=20)
     backoff_seconds: float = Field(ge=0, le=60)
+    statement_timeout_seconds: int = Field(ge=1, le=86_400)
+
+
+class LandingSettings(_Section):
+    """Where other systems drop files, and how a complete file is told from one under way."""
+
+    url: str = Field(min_length=1)
+    storage_options: dict[str, str]
+    complete: Literal["settled", "marker", "renamed"]
+    settle_seconds: int = Field(ge=0, le=86_400)
+    max_file_bytes: int = Field(ge=1)
 
 
 class LakeSettings(_Section):
@@ -105,6 +118,14 @@ class ScheduleSettings(_Section):
     training_at: TimeOfDay
     tuning_at: TimeOfDay
     tuning_on: Weekday
+    maintenance_at: TimeOfDay
+    maintenance_on: Weekday
+
+
+class MaintenanceSettings(_Section):
+    """What the clean-up of tables leaves alone, beside all that a registered model needs."""
+
+    keep_days: int = Field(ge=0, le=3_650)
 
 
 class SensorSettings(_Section):
@@ -182,12 +203,15 @@ class Environment(_Section):
     name: Literal["dev", "preprod", "prod"]
     home: Path
     time_zone: Annotated[str, AfterValidator(_known_time_zone)]
+    source: Literal["warehouse", "landing"]
     warehouse: WarehouseSettings
+    landing: LandingSettings
     lake: LakeSettings
     registry: RegistrySettings
     contract: ContractSettings
     schedules: ScheduleSettings
     sensor: SensorSettings
+    maintenance: MaintenanceSettings
     training: TrainingSettings
     tuning: TuningSettings
     evaluation: EvaluationSettings

@@ -16,6 +16,7 @@ from ml_assets.core.gate import Unfit
 from ml_assets.core.splits import OneClass, TooFewDays
 from ml_assets.core.tuning import TuningFailed
 from ml_assets.resources.lake import LakeError
+from ml_assets.resources.landing import LandingError, LandingUnavailable
 from ml_assets.resources.registry import RegistryError
 from ml_assets.resources.warehouse import WarehouseError, WarehouseUnavailable
 
@@ -24,6 +25,7 @@ _PERMANENT = (
     ContractError,
     CorruptBundle,
     LakeError,
+    LandingError,
     NoChampion,
     OneClass,
     RegistryError,
@@ -41,11 +43,21 @@ def clear_failures() -> Iterator[None]:
     """Turn errors that a person must mend into failures without retry, and outages into retries."""
     try:
         yield
-    except WarehouseUnavailable as error:
+    except (WarehouseUnavailable, LandingUnavailable) as error:
         # On top of the resource's own quick tries: outages of some seconds are common.
         raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from error
     except _PERMANENT as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def check_failure(event: dg.DagsterEvent) -> str | None:
+    """What a person should read of a check that holds others back; None if it does not."""
+    if event.event_type != dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        return None
+    evaluation = event.asset_check_evaluation_data
+    if evaluation.passed or evaluation.severity != dg.AssetCheckSeverity.ERROR:
+        return None
+    return evaluation.description or f"the check {evaluation.check_name} failed"
 
 
 def cause(event: dg.DagsterEvent) -> str:
@@ -58,6 +70,7 @@ def cause(event: dg.DagsterEvent) -> str:
     while error:
         chain.append(error)
         error = error.cause
-    ours = [link for link in chain if link.cls_name == WarehouseUnavailable.__name__]
+    passing = (WarehouseUnavailable.__name__, LandingUnavailable.__name__)
+    ours = [link for link in chain if link.cls_name in passing]
     found = (ours or chain)[-1]
     return found.message.strip().removeprefix(f"{found.cls_name}: ")

@@ -20,16 +20,18 @@ class Jobs:
         scoring: From the warehouse to predictions.
         training: From features to a champion.
         tuning: From features to hyperparameters.
+        maintenance: Compacts tables, and removes what nobody needs.
     """
 
     ingestion: AssetJob
     scoring: AssetJob
     training: AssetJob
     tuning: AssetJob
+    maintenance: AssetJob
 
     def all(self) -> list[AssetJob]:
         """Every job, for `dg.Definitions`."""
-        return [self.ingestion, self.scoring, self.training, self.tuning]
+        return [self.ingestion, self.scoring, self.training, self.tuning, self.maintenance]
 
 
 def build_jobs(use_case: UseCase) -> Jobs:
@@ -65,5 +67,10 @@ def build_jobs(use_case: UseCase) -> Jobs:
             "tuning",
             ["training_set", "hyperparameters"],
             "Search hyperparameters on what has matured, and decide whether to adopt them",
+        ),
+        maintenance=job(
+            "maintenance",
+            ["maintenance"],
+            "Compact the tables, and remove the files of versions that nobody needs any more",
         ),
     )

@@ -68,6 +68,7 @@ class Explanation:
     threshold: float
     refer: bool
     scored_at: datetime
+    superseded_at: datetime | None
     model_version: int
     model: Bundle
     champion_because: str
@@ -95,7 +96,7 @@ def listed(use_case: UseCase, lake: Lake, registry: Registry) -> list[Listed]:
 
 
 def explain(use_case: UseCase, lake: Lake, registry: Registry, key: str) -> list[Explanation]:
-    """What was said about an application: one explanation per day on which the key occurs.
+    """All that was ever said about an application, the oldest first.
 
     Raises:
         UnknownApplication: There is no prediction for this key.
@@ -103,6 +104,8 @@ def explain(use_case: UseCase, lake: Lake, registry: Registry, key: str) -> list
     """
     table = f"{use_case.name}/predictions"
     said = lake.find(table, use_case.key, key)
+    if len(said):
+        said = said.sort_values(["day", "scored_at"], kind="stable")
     if said.empty:
         days = lake.rows_per_day(table)
         known = f"predictions of {min(days)} to {max(days)} are there" if days else "there are none"
@@ -144,6 +147,9 @@ def _explained(
         threshold=model.threshold,
         refer=bool(row["refer"]),
         scored_at=row["scored_at"].to_pydatetime(),
+        superseded_at=(
+            None if pd.isna(row["superseded_at"]) else row["superseded_at"].to_pydatetime()
+        ),
         model_version=version,
         model=model,
         champion_because=because,

@@ -9,8 +9,10 @@ from typing import Any
 
 import dagster as dg
 
-from ml_assets.failures import cause
+from ml_assets.failures import cause, check_failure
 from ml_assets.partitions import partition_tags
+
+CAUSE_TAG = "ml_assets/cause"  # what asked for a run, where Dagster's own tags do not tell
 
 # On runs of this module: the process that they live and die with.
 _PROCESS = "ml_assets/process"
@@ -33,6 +35,7 @@ def run_days(
     assets: Sequence[dg.AssetKey] | None = None,
     run_config: Mapping[str, Any] | None = None,
     on_event: Callable[[dg.DagsterEvent], None] | None = None,
+    because: str = "command",
 ) -> None:
     """Materialise a range of days by one run of a job.
 
@@ -45,6 +48,7 @@ def run_days(
         assets: Those of the job's assets to materialise; by default all.
         run_config: Configuration of the job's ops.
         on_event: Called with each of the run's events, as it happens.
+        because: What asks for the run; the tables' versions tell it.
 
     Raises:
         RunFailed: With the first failure's own message.
@@ -56,6 +60,8 @@ def run_days(
         event = entry.dagster_event
         if event is None:
             return
+        if failed := check_failure(event):
+            failures.append(failed)
         if event.is_step_failure:
             failures.append(cause(event))
         if on_event:
@@ -79,7 +85,11 @@ def run_days(
         raise_on_error=False,
         asset_selection=assets,
         partition_key=first if first == last else None,
-        tags={**partition_tags(first, last), _PROCESS: f"{platform.node()}:{os.getpid()}"},
+        tags={
+            **partition_tags(first, last),
+            CAUSE_TAG: because,
+            _PROCESS: f"{platform.node()}:{os.getpid()}",
+        },
     )
     if not result.success:
         raise RunFailed(failures[0] if failures else f"the run {run_id} of {job_name} failed")
@@ -98,6 +108,8 @@ def close_dead_runs(instance: dg.DagsterInstance, *, without_daemon: bool = Fals
             may take some seconds.
     """
     underway = [
+        # Recorded, and killed before its first event; or one that a daemon is about to queue.
+        dg.DagsterRunStatus.NOT_STARTED,
         dg.DagsterRunStatus.STARTING,
         dg.DagsterRunStatus.STARTED,
         dg.DagsterRunStatus.CANCELING,
@@ -106,7 +118,8 @@ def close_dead_runs(instance: dg.DagsterInstance, *, without_daemon: bool = Fals
     for run in instance.get_runs(dg.RunsFilter(statuses=underway)):
         host, _, pid = run.tags.get(_PROCESS, "").rpartition(":")
         if not host:
-            launched.append(run)
+            if run.status != dg.DagsterRunStatus.NOT_STARTED:
+                launched.append(run)
         elif host == platform.node() and not _is_alive(int(pid)):
             instance.report_run_failed(run, message=_KILLED)
     if without_daemon and launched and not _daemon_is_alive(instance):

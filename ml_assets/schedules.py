@@ -17,7 +17,7 @@ from ml_assets.use_case import UseCase
 def schedules(
     use_case: UseCase, environment: Environment, jobs: Jobs
 ) -> list[dg.ScheduleDefinition]:
-    """Score yesterday each morning, train as of yesterday each night, tune once a week."""
+    """Score yesterday each morning, train as of yesterday each night, tune and tidy once a week."""
     if not environment.schedules.enabled:
         return []
     settings = environment.schedules
@@ -48,6 +48,16 @@ def schedules(
             on=settings.tuning_on[:3],
             description=f"Each {settings.tuning_on.capitalize()}: search hyperparameters on what "
             "had matured by yesterday",
+        ),
+        _of_yesterday(
+            use_case,
+            environment,
+            jobs.maintenance,
+            "weekly",
+            at=settings.maintenance_at,
+            on=settings.maintenance_on[:3],
+            description=f"Each {settings.maintenance_on.capitalize()}: compact tables and remove "
+            "what nobody needs",
         ),
     ]
 

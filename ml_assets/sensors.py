@@ -11,7 +11,7 @@ tells what was asked.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from functools import cache
 
@@ -19,15 +19,26 @@ import dagster as dg
 from dagster import DagsterRunStatus
 from pydantic import BaseModel
 
-from ml_assets.changes import changed_days, extracted_fingerprints, now, recent, source_fingerprints
+from ml_assets.changes import (
+    changed_days,
+    extracted_fingerprints,
+    now,
+    outside_note,
+    recent,
+    source_days,
+)
 from ml_assets.environment import Environment
 from ml_assets.jobs import Jobs
 from ml_assets.partitions import partition_tags, ranges
 from ml_assets.resources.lake import Lake
-from ml_assets.resources.warehouse import Fingerprint, Warehouse
+from ml_assets.resources.landing import Taken
 from ml_assets.schedules import keep_unchanged
+from ml_assets.sources import Source, take_files
 from ml_assets.state import outdated
 from ml_assets.use_case import UseCase
+
+# Of a tick, for files that have landed; Dagster gives up a tick after a minute.
+_TAKING_SECONDS = 20.0
 
 
 class Outcome(StrEnum):
@@ -91,7 +102,7 @@ class Plan:
 
 
 def plan(
-    changed: Mapping[str, Fingerprint],
+    changed: Mapping[str, str],
     cursor: Cursor,
     *,
     is_recent: Callable[[str], bool],
@@ -118,7 +129,7 @@ def plan(
         became = outcome(known.run_key)
         if became == Outcome.PENDING:
             running.append(day)
-        elif known.state != _state(changed[day]) if day in changed else is_made(day):
+        elif known.state != changed[day] if day in changed else is_made(day):
             continue
         elif known.again or became == Outcome.CANCELED:
             stuck.append(day)
@@ -137,7 +148,7 @@ def plan(
             key = f"{first}:{last}:{cursor.epoch}:{count}"
             requests.append(Request(first, last, scored, key))
             for day in (day for day in together + alone if first <= day <= last):
-                state = _state(changed[day]) if day in changed else asked[day].state
+                state = changed[day] if day in changed else asked[day].state
                 asked[day] = Asked(state=state, run_key=key, again=day in again)
     return Plan(
         requests=sorted(requests, key=lambda request: request.last, reverse=True),
@@ -159,16 +170,19 @@ def sensors(use_case: UseCase, environment: Environment, jobs: Jobs) -> list[dg.
         jobs=[jobs.scoring, jobs.ingestion],
         minimum_interval_seconds=settings.interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Asks for the days whose source rows changed since they were last extracted: "
-        f"the last {settings.scoring_days} days are scored again, older ones refreshed",
+        description="Takes files that have landed, if rows come in files, and asks for the days "
+        "whose source rows changed since they were last extracted: the last "
+        f"{settings.scoring_days} days are scored again, older ones refreshed",
     )
     def sensor(
         context: dg.SensorEvaluationContext,
-        warehouse: dg.ResourceParam[Warehouse],
+        source: dg.ResourceParam[Source],
         lake: dg.ResourceParam[Lake],
     ) -> dg.SensorResult | dg.SkipReason:
         instant = now()
-        source = source_fingerprints(use_case, environment, warehouse, instant)
+        taken = take_files(source, use_case, instant, budget_seconds=_TAKING_SECONDS)
+        _tell(context, taken)
+        days, outside = source_days(use_case, environment, source, instant)
         extracted = extracted_fingerprints(use_case, lake, environment, instant)
         cursor = (
             Cursor.model_validate_json(context.cursor)
@@ -176,7 +190,7 @@ def sensors(use_case: UseCase, environment: Environment, jobs: Jobs) -> list[dg.
             else Cursor(epoch=instant.isoformat())
         )
         decided = plan(
-            changed_days(source, extracted),
+            changed_days(days, extracted),
             cursor,
             is_recent=lambda day: recent(day, environment, instant),
             is_made=lambda day: _is_made(context.instance, use_case, day, environment, instant),
@@ -185,6 +199,9 @@ def sensors(use_case: UseCase, environment: Environment, jobs: Jobs) -> list[dg.
         )
         if decided.stuck:
             context.log.warning(_stuck(decided))
+        note = outside_note(use_case, outside)
+        if note:
+            context.log.warning(note)
         if decided.left:
             context.log.info(f"{len(decided.left)} more days are left for the next tick")
         return dg.SensorResult(
@@ -198,16 +215,23 @@ def sensors(use_case: UseCase, environment: Environment, jobs: Jobs) -> list[dg.
                 )
                 for request in decided.requests
             ],
-            skip_reason=None if decided.requests else _nothing_to_ask(decided, len(source)),
+            skip_reason=(
+                None
+                if decided.requests
+                else "; ".join(filter(None, [_nothing_to_ask(decided, len(days)), note]))
+            ),
             cursor=decided.cursor.model_dump_json(),
         )
 
     return [sensor]
 
 
-def _state(fingerprint: Fingerprint) -> str:
-    newest = fingerprint.newest.astimezone(UTC).isoformat() if fingerprint.newest else "-"
-    return f"{fingerprint.rows}@{newest}"
+def _tell(context: dg.SensorEvaluationContext, taken: Taken | None) -> None:
+    """Say which files were taken, and which were not and why."""
+    for file in taken.taken if taken else ():
+        context.log.info(f"took {file}")
+    for file in taken.rejected if taken else ():
+        context.log.warning(f"rejected {file}")
 
 
 def _nothing_to_ask(decided: Plan, days: int) -> str:

@@ -25,6 +25,7 @@ LINEAGE: dict[str, tuple[str, ...]] = {
     "model_card": ("champion",),
     "predictions": ("features",),
     "shadow": ("features", "predictions"),
+    "maintenance": (),
 }
 
 # The stages whose day follows from the source's rows of that day.

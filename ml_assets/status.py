@@ -7,9 +7,9 @@ import dagster as dg
 
 from ml_assets.build import USE_CASES, resources
 from ml_assets.champions import history
-from ml_assets.changes import changed_days, extracted_fingerprints, source_fingerprints
+from ml_assets.changes import changed_days, extracted_fingerprints, outside_note, source_days
 from ml_assets.environment import Environment
-from ml_assets.failures import cause
+from ml_assets.failures import cause, check_failure
 from ml_assets.partitions import daily
 from ml_assets.resources.lake import Lake
 from ml_assets.state import LINEAGE, StageState, stage_state
@@ -25,6 +25,7 @@ class UseCaseStatus:
         stages: The days of each asset.
         champion: Who serves, and since when, as a sentence.
         changed: Days whose source changed and is not extracted yet.
+        outside: What is to be said of rows that no partition reads; empty if there are none.
         last_run: The newest run, as a sentence.
         last_failure: The newest failure and its cause, if an asset has failed days.
     """
@@ -33,6 +34,7 @@ class UseCaseStatus:
     stages: dict[str, StageState]
     champion: str
     changed: list[str]
+    outside: str
     last_run: str
     last_failure: str | None
 
@@ -43,16 +45,15 @@ def platform_status(
     """The status of every use case.
 
     Raises:
-        WarehouseError, WarehouseUnavailable: The source cannot be read.
+        WarehouseError, WarehouseUnavailable, LandingError, LandingUnavailable: The source cannot
+            be read.
     """
     doors = resources(environment)
     found = []
     for use_case in USE_CASES:
+        days, outside = source_days(use_case, environment, doors["source"], now)
         changed = sorted(
-            changed_days(
-                source_fingerprints(use_case, environment, doors["warehouse"], now),
-                extracted_fingerprints(use_case, doors["lake"], environment, now),
-            )
+            changed_days(days, extracted_fingerprints(use_case, doors["lake"], environment, now))
         )
         partitions_def = daily(use_case, environment.time_zone)
         stages = {
@@ -66,6 +67,7 @@ def platform_status(
                 stages=stages,
                 champion=_champion(use_case, doors["lake"]),
                 changed=changed,
+                outside=outside_note(use_case, outside),
                 last_run=_last_run(instance),
                 last_failure=_last_failure(instance) if any_failed else None,
             )
@@ -93,11 +95,21 @@ def _last_run(instance: dg.DagsterInstance) -> str:
 def _last_failure(instance: dg.DagsterInstance) -> str | None:
     failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
     for record in instance.get_run_records(failed, limit=1):
-        events = instance.all_logs(
-            record.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE
-        )
-        causes = [cause(entry.dagster_event) for entry in events if entry.dagster_event]
-        return "\n".join([_describe(record), *causes[:1]])
+        events = [
+            entry.dagster_event
+            for entry in instance.all_logs(
+                record.dagster_run.run_id,
+                of_type={
+                    dg.DagsterEventType.STEP_FAILURE,
+                    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+                },
+            )
+            if entry.dagster_event
+        ]
+        causes = [
+            cause(event) if event.is_step_failure else check_failure(event) for event in events
+        ]
+        return "\n".join([_describe(record), *[text for text in causes if text][:1]])
     return None
 
 

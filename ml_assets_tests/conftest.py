@@ -12,10 +12,12 @@ import pytest
 
 from ml_assets.build import build_definitions, resources
 from ml_assets.environment import Environment, load_environment
+from ml_assets.resources.arrow import to_pandas
 from ml_assets.resources.lake import Lake
 from ml_assets.resources.registry import Registry
 from ml_assets.resources.warehouse import Warehouse
 from ml_assets.runs import run_days
+from ml_assets.sources import Source
 from ml_assets.use_case import UseCase
 from ml_assets.use_cases.claims.delivery import TABLE, deliver
 from ml_assets.use_cases.claims.simulator import TABLE_COLUMNS
@@ -44,6 +46,7 @@ class Platform:
     def __post_init__(self) -> None:
         doors = resources(self.environment)
         self.warehouse: Warehouse = doors["warehouse"]
+        self.source: Source = doors["source"]
         self.lake: Lake = doors["lake"]
         self.registry: Registry = doors["registry"]
         self.definitions = build_definitions(self.environment, [self.use_case])
@@ -64,7 +67,7 @@ class Platform:
         zone = self.environment.zone
         window = day_start(day, zone), day_end(day, zone)
         query = f"SELECT * FROM {TABLE} WHERE received_at >= :start AND received_at < :end"
-        rows = change(self.warehouse.read(query, window))
+        rows = change(to_pandas(self.warehouse.read(query, window)))
         self.warehouse.replace(TABLE, TABLE_COLUMNS, rows, [window], received_at="received_at")
 
     def run(

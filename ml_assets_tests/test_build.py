@@ -22,6 +22,7 @@ STAGES = {
     "model_card",
     "predictions",
     "shadow",
+    "maintenance",
 }
 
 
@@ -97,11 +98,18 @@ def test_the_type_of_an_asset_is_its_contract(
 def test_the_jobs_schedules_and_sensor_are_there(repository: dg.RepositoryDefinition) -> None:
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
 
-    assert jobs == {"claims_ingestion", "claims_scoring", "claims_training", "claims_tuning"}
+    assert jobs == {
+        "claims_ingestion",
+        "claims_scoring",
+        "claims_training",
+        "claims_tuning",
+        "claims_maintenance",
+    }
     assert {each.name for each in repository.schedule_defs} == {
         "claims_scoring_daily",
         "claims_training_daily",
         "claims_tuning_weekly",
+        "claims_maintenance_weekly",
     }
     assert {each.name for each in repository.sensor_defs} == {"claims_new_data"}
 
@@ -171,5 +179,11 @@ def test_one_run_at_a_time_writes_the_tables(repository: dg.RepositoryDefinition
     }
 
     written = {stage for stage, pool in pools.items() if pool == "claims_tables"}
-    assert written == {"raw", "quarantine", "extraction", "features", "predictions", "shadow"}
+    assert written == STAGES - {
+        "training_set",
+        "hyperparameters",
+        "model",
+        "champion",
+        "model_card",
+    }
     assert pools["champion"] == "claims_champion"

@@ -13,6 +13,7 @@ from ml_assets.champions import history
 from ml_assets.cli import app
 from ml_assets.cli_common import console
 from ml_assets.core.explanations import read_reasons
+from ml_assets.core.scoring import standing
 from ml_assets_tests.conftest import SMALL, Platform, new_platform
 
 DAY = "2026-01-16"
@@ -301,7 +302,7 @@ def test_promote_then_rollback_change_who_serves_and_renew_the_cards(home: Home)
     assert "model_card_v2.html" in promoted.output
     home.platform.run("scoring", DAY)
     said = home.platform.table("predictions", DAY)
-    assert set(said["model_version"]) == {2}
+    assert set(standing(said)["model_version"]) == {2}
     explained = home.call("explain", said["application_id"][0]).output
     assert "the board wants it [bold]" in explained
 

@@ -153,7 +153,8 @@ def test_an_unknown_key_is_refused_with_file_dotted_key_and_the_known_keys(
     message = refusal("warehouse:\n  atempts: 3\n")
 
     assert message == (
-        "dev.yaml: warehouse.atempts: unknown key; expected one of url, attempts, backoff_seconds"
+        "dev.yaml: warehouse.atempts: unknown key; expected one of url, attempts, "
+        "backoff_seconds, statement_timeout_seconds"
     )
 
 

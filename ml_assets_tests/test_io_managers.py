@@ -1,4 +1,5 @@
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pandas as pd
 import pytest
 
 from ml_assets.assets.common import without_preview_warnings
+from ml_assets.failures import cause
 from ml_assets.io_managers import LakeIOManager
+from ml_assets.locks import tables_lock
 from ml_assets.resources.lake import Lake
 
 FIRST, SECOND, THIRD, FOURTH = (f"2026-01-0{day}" for day in range(1, 5))
@@ -57,12 +60,19 @@ class Tables:
         return features
 
     def run(
-        self, asset: dg.AssetsDefinition, first: str | None = None, last: str | None = None
+        self,
+        asset: dg.AssetsDefinition,
+        first: str | None = None,
+        last: str | None = None,
+        *,
+        tags: Mapping[str, str] | None = None,
+        home: Path | None = None,
+        raise_on_error: bool = True,
     ) -> dg.ExecuteInProcessResult:
-        others = [] if asset.key == RAW else [raw]
-        tags = {}
+        others = [] if RAW in asset.keys else [raw]
+        tags = dict(tags or {})
         if last:
-            tags = {
+            tags |= {
                 "dagster/asset_partition_range_start": first,
                 "dagster/asset_partition_range_end": last,
             }
@@ -72,7 +82,8 @@ class Tables:
             partition_key=None if last else first,
             tags=tags,
             instance=self.instance,
-            resources={"io_manager": LakeIOManager(lake=self.lake)},
+            resources={"io_manager": LakeIOManager(self.lake, home)},
+            raise_on_error=raise_on_error,
         )
 
     def stored(self) -> list[str]:
@@ -262,3 +273,193 @@ def test_a_materialisation_without_news_says_so(tables: Tables) -> None:
 
     assert metadata["content_changed"] is False
     assert metadata["table_version"] == 0
+
+
+@pytest.mark.parametrize(
+    ("tags", "cause"),
+    [
+        ({}, "hand"),
+        ({"dagster/schedule_name": "daily"}, "schedule"),
+        ({"dagster/sensor_name": "new_data"}, "sensor"),
+        ({"dagster/backfill": "abc"}, "backfill"),
+        ({"dagster/schedule_name": "daily", "dagster/backfill": "abc"}, "schedule"),
+        ({"dagster/sensor_name": "new_data", "ml_assets/cause": "replay"}, "replay"),
+    ],
+)
+def test_a_version_tells_run_and_cause(tables: Tables, tags: dict[str, str], cause: str) -> None:
+    result = tables.run(raw, FIRST, THIRD, tags=tags)
+
+    [version] = tables.lake.log("claims/raw")
+    assert (version.cause, version.run_id) == (cause, result.run_id)
+    assert (version.first_day, version.last_day, version.rows) == (FIRST, THIRD, 3)
+
+
+class Overtaken:
+    """An asset made of another, which a second run overtakes while it works."""
+
+    def __init__(self, tables: Tables, *overtake: Callable[[], object], window: bool = False):
+        self.tables = tables
+        self.given: list[list[float]] = []
+        self.versions: list[int] = []
+        waiting = list(overtake)
+
+        with without_preview_warnings():
+
+            @dg.asset(
+                key=FEATURES,
+                partitions_def=DAILY,
+                backfill_policy=dg.BackfillPolicy.single_run(),
+                ins={"given": dg.AssetIn(key=RAW, metadata={"window": window})},
+            )
+            def features(given: pd.DataFrame) -> pd.DataFrame:
+                self.given.append(given["amount"].to_list())
+                self.versions.append(given.attrs["table_version"])
+                if waiting:
+                    waiting.pop(0)()
+                return given
+
+        self.asset = features
+
+    def stored(self, table: str = "claims/features") -> list[float]:
+        return self.tables.lake.read(table, FIRST, FOURTH)["amount"].to_list()
+
+
+def rewrite(tables: Tables, day: str, amount: float, table: str = "claims/raw") -> None:
+    tables.lake.write(table, rows(day).assign(amount=float(amount)), day, day)
+
+
+def test_a_step_whose_input_was_rewritten_meanwhile_reads_it_again(tables: Tables) -> None:
+    tables.run(raw, SECOND)
+    overtaken = Overtaken(tables, lambda: rewrite(tables, SECOND, 9))
+
+    result = tables.run(overtaken.asset, SECOND)
+
+    assert result.success
+    assert overtaken.given == [[1.5], [9.0]]
+    assert overtaken.stored() == [9.0]
+    assert len(tables.lake.log("claims/features")) == 1
+
+
+def test_another_day_of_the_input_does_not_matter(tables: Tables) -> None:
+    tables.run(raw, FIRST, THIRD)
+    overtaken = Overtaken(tables, lambda: rewrite(tables, THIRD, 9))
+
+    tables.run(overtaken.asset, FIRST, SECOND)
+
+    assert overtaken.given == [[1.5, 1.5]]
+
+
+def test_any_day_of_a_range_matters(tables: Tables) -> None:
+    tables.run(raw, FIRST, THIRD)
+    overtaken = Overtaken(tables, lambda: rewrite(tables, SECOND, 9))
+
+    tables.run(overtaken.asset, FIRST, THIRD)
+
+    assert overtaken.stored() == [1.5, 9.0, 1.5]
+
+
+def test_a_step_whose_own_days_were_written_meanwhile_reads_again(tables: Tables) -> None:
+    """What stands in its days, such as an earlier prediction, may be part of what it writes."""
+    tables.run(raw, FIRST, THIRD)
+    first = Overtaken(tables, lambda: rewrite(tables, SECOND, 9, "claims/features"))
+
+    tables.run(first.asset, SECOND)
+    assert first.given == [[1.5], [1.5]]
+
+    second = Overtaken(tables, lambda: rewrite(tables, SECOND, 9, "claims/features"))
+    tables.run(second.asset, SECOND)
+    assert second.given == [[1.5], [1.5]]
+
+    third = Overtaken(tables, lambda: rewrite(tables, FIRST, 9, "claims/features"))
+    tables.run(third.asset, SECOND)
+    assert third.given == [[1.5]]
+
+
+def test_a_window_may_change_while_a_step_works_since_it_names_its_version(tables: Tables) -> None:
+    tables.run(raw, SECOND)
+    overtaken = Overtaken(tables, lambda: rewrite(tables, SECOND, 9), window=True)
+
+    tables.run(overtaken.asset, SECOND)
+
+    assert overtaken.given == [[1.5]]
+    assert overtaken.versions == [0]
+
+
+def test_a_step_that_is_always_overtaken_gives_up_and_says_why(tables: Tables) -> None:
+    tables.run(raw, SECOND)
+    overtaken = Overtaken(tables, *[lambda n=n: rewrite(tables, SECOND, n) for n in range(10, 20)])
+
+    result = tables.run(overtaken.asset, SECOND, raise_on_error=False)
+
+    assert not result.success
+    assert len(overtaken.given) == 4
+    [failure] = [event for event in result.all_events if event.is_step_failure]
+    assert f"claims/raw of {SECOND} was written by another run (version 4)" in cause(failure)
+    assert tables.lake.rows_per_day("claims/features") == {}
+
+
+def test_a_run_after_another_is_not_overtaken_by_it(tables: Tables) -> None:
+    tables.run(raw, SECOND)
+    overtaken = Overtaken(tables)
+
+    tables.run(overtaken.asset, SECOND)
+    rewrite(tables, SECOND, 9)
+    tables.run(overtaken.asset, SECOND)
+
+    assert overtaken.given == [[1.5], [9.0]]
+
+
+def test_writing_waits_for_whoever_holds_the_tables(tables: Tables, tmp_path: Path) -> None:
+    tables.run(raw, SECOND)
+    order: list[str] = []
+    overtaken = Overtaken(tables, lambda: held.wait())
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with tables_lock(tmp_path / "home", "claims"):
+            held.set()
+            # Long enough for a writer that does not wait to be there first.
+            done.wait(1)
+            rewrite(tables, SECOND, 9)
+            order.append("other")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    tables.run(overtaken.asset, SECOND, home=tmp_path / "home")
+    order.append("own")
+    thread.join()
+
+    assert order == ["other", "own"]
+    assert overtaken.stored() == [9.0]
+
+
+def test_a_step_may_hold_the_tables_over_its_own_outputs(tables: Tables, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+
+    with without_preview_warnings():
+
+        @dg.multi_asset(
+            outs={
+                "raw": dg.AssetOut(key=RAW),
+                "features": dg.AssetOut(key=FEATURES),
+            },
+            partitions_def=DAILY,
+            backfill_policy=dg.BackfillPolicy.single_run(),
+        )
+        def both() -> Any:
+            with tables_lock(home, "claims"):
+                yield dg.Output(rows(SECOND), output_name="raw")
+                yield dg.Output(rows(SECOND), output_name="features")
+
+    assert tables.run(both, SECOND, home=home).success
+    with tables_lock(home, "claims"):  # it has let go of them
+        assert tables.lake.tables() == ["claims/features", "claims/raw"]
+
+
+def test_a_home_that_cannot_be_locked_is_told(tables: Tables, tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("not a folder")
+
+    with pytest.raises(dg.Failure, match=r"tables of claims cannot be written: .*home"):
+        tables.run(raw, SECOND, home=tmp_path / "home")
+
+    assert tables.lake.tables() == []

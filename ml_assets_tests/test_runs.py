@@ -12,11 +12,15 @@ from ml_assets.runs import RunFailed, close_dead_runs
 from ml_assets_tests.conftest import Platform
 
 
-def started(platform: Platform, tags: dict[str, str]) -> str:
+def started(
+    platform: Platform,
+    tags: dict[str, str],
+    status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED,
+) -> str:
     run = platform.instance.create_run_for_job(
         platform.definitions.resolve_job_def("claims_scoring"),
         tags=tags,
-        status=dg.DagsterRunStatus.STARTED,
+        status=status,
     )
     return run.run_id
 
@@ -44,6 +48,18 @@ def test_a_run_of_a_process_that_is_gone_is_marked_as_failed(platform: Platform)
     assert status(platform, dead) == dg.DagsterRunStatus.FAILURE
     assert status(platform, elsewhere) == dg.DagsterRunStatus.STARTED
     assert status(platform, of_a_daemon) == dg.DagsterRunStatus.STARTED
+
+
+def test_a_run_that_died_before_its_first_event_is_marked_too(platform: Platform) -> None:
+    not_started = dg.DagsterRunStatus.NOT_STARTED
+    tags = {"ml_assets/process": f"{machine.node()}:{dead_process()}"}
+    dead = started(platform, tags, not_started)
+    about_to_be_queued = started(platform, {}, not_started)
+
+    close_dead_runs(platform.instance, without_daemon=True)
+
+    assert status(platform, dead) == dg.DagsterRunStatus.FAILURE
+    assert status(platform, about_to_be_queued) == not_started
 
 
 def test_without_a_daemon_the_runs_that_one_launched_are_dead(platform: Platform) -> None:

@@ -7,19 +7,17 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from ml_assets.resources.warehouse import Fingerprint, WarehouseError
+from ml_assets.resources.warehouse import WarehouseError
 from ml_assets.sensors import Cursor, Outcome, Plan, plan
 from ml_assets_tests.conftest import SMALL, Platform
 
-NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
-
-def changed(*days: int, rows: int = 10) -> dict[str, Fingerprint]:
-    return {f"2026-01-{day:02}": Fingerprint(rows, NOON) for day in days}
+def changed(*days: int, rows: int = 10) -> dict[str, str]:
+    return {f"2026-01-{day:02}": f"{rows} rows" for day in days}
 
 
 def decide(
-    days: dict[str, Fingerprint],
+    days: dict[str, str],
     cursor: Cursor | None = None,
     *,
     ended: Iterable[str] = (),
@@ -181,7 +179,7 @@ class Ticks:
             instance=self.platform.instance,
             cursor=self.cursor,
             repository_def=self.repository,
-            resources={"warehouse": self.platform.warehouse, "lake": self.platform.lake},
+            resources={"source": self.platform.source, "lake": self.platform.lake},
         ) as context:
             data = self.sensor.evaluate_tick(context)
         self.cursor, self.skip = data.cursor, str(data.skip_message)
@@ -225,6 +223,38 @@ def test_after_the_runs_only_the_next_change_is_asked_for(ticks: Ticks) -> None:
     assert request.partition_key == "2026-01-07"
     assert ticks.tick() == []
     assert ticks.skip == "runs of 1 days are not over yet"
+
+
+def test_a_correction_stamped_earlier_than_the_days_newest_is_seen(ticks: Ticks) -> None:
+    ticks.platform.run("ingestion", "2026-01-03", "2026-01-08")
+    ticks.platform.replace_day(
+        "2026-01-07",
+        lambda rows: rows.assign(
+            age=rows["age"].where(rows.index > 0, 44),
+            updated_at=rows["updated_at"].where(
+                rows.index > 0, rows["updated_at"] + timedelta(microseconds=1)
+            ),
+        ).sort_values("updated_at"),
+    )
+
+    assert [request.partition_key for request in ticks.tick()] == ["2026-01-07"]
+
+
+def test_rows_outside_of_all_days_are_told_and_ask_for_nothing(ticks: Ticks) -> None:
+    shift = {"2026-01-07": timedelta(days=400), "2026-01-08": timedelta(days=-400)}
+    for day, by in shift.items():
+        ticks.platform.replace_day(
+            day,
+            lambda rows, by=by: rows.assign(
+                received_at=rows["received_at"].where(rows.index > 0, rows["received_at"] + by)
+            ),
+        )
+    ticks.platform.run("ingestion", "2026-01-03", "2026-01-08")
+
+    assert ticks.tick() == []
+    assert ticks.skip.startswith("no change in 6 days of the source; rows of the source lie before")
+    assert "2027-02-11: 1 row" in ticks.skip
+    assert "2024-12-04: 1 row" in ticks.skip
 
 
 def test_a_failed_run_of_a_range_is_taken_apart_and_then_left_to_a_person(ticks: Ticks) -> None:

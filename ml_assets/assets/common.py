@@ -4,6 +4,7 @@ Nothing here reads or writes a table.
 """
 
 import hashlib
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,14 @@ import pandas as pd
 import pandera.pandas as pa
 
 from ml_assets import core
+from ml_assets.core.texts import visible
 from ml_assets.use_case import UseCase
+
+_LONGEST_CELL = 500
+# Words, numbers and instants that no reader of Markdown takes for anything else.
+_HARMLESS = re.compile(
+    r"(?!.*www\.)(?:[^\W_]|[ .,:;%()+='–…−-]|(?<=[^\W_])_(?=[^\W_]))*", re.IGNORECASE
+)
 
 
 @contextmanager
@@ -81,9 +89,33 @@ def code_version(use_case: UseCase, *modules: str, settings: str = "") -> str:
 
 
 def preview(frame: pd.DataFrame, rows: int = 5) -> dg.MarkdownMetadataValue:
-    """The first rows as a table for the UI."""
-    head = frame.head(rows).astype(object).where(frame.head(rows).notna(), None)
-    return dg.MetadataValue.md(head.to_markdown(index=False))
+    """The first rows as a table for the UI, with values and names shown as they are.
+
+    The UI renders Markdown, and a source may say anything: no value becomes a link, a tag or a
+    cell of its own.
+    """
+    head = frame.head(rows)
+    rules = ["---:" if pd.api.types.is_numeric_dtype(kind) else "---" for kind in head.dtypes]
+    values = head.astype(object).itertuples(index=False, name=None)
+    lines = [map(_cell, head.columns), rules, *(map(_cell, row) for row in values)]
+    return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def _cell(value: Any) -> str:
+    """A value as it stands in a cell of a Markdown table."""
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return ""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    if len(text) > _LONGEST_CELL:
+        text = f"{text[:_LONGEST_CELL]}…"
+    text = visible(text)
+    if _HARMLESS.fullmatch(text):
+        return text
+    # As code nothing else is markup; its fence is longer than any in the text.
+    fence = "`" * (1 + max((len(found) for found in re.findall("`+", text)), default=0))
+    # A table takes a pipe for a new cell even there, unless an odd number of backslashes leads it.
+    within = re.sub(r"(\\*)\|", r"\1\1\|", text)
+    return f"{fence} {within} {fence}"
 
 
 def histogram(values: Iterable[float], bins: int = 10) -> dg.MarkdownMetadataValue:

@@ -1,23 +1,44 @@
-"""From the warehouse to `raw`: what the source said, judged by the contract, every row accounted.
+"""From the source to `raw`: what it said that day, judged by the contract, every row accounted.
 
 One extraction makes three assets in one scan: `raw` (good rows), `quarantine` (bad rows with a
-reason) and `extraction` (the day's account, whose watermark tells the sensor what was read).
+reason) and `extraction` (the day's account, whose fingerprint tells the sensor what was read).
+Where rows come from belongs in `ml_assets.sources`, how they are judged in `core.contract`.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import pandas as pd
-from filelock import FileLock
+from pydantic import Field
 
 from ml_assets.assets.common import code_version, preview, spec, table_pool
-from ml_assets.core.contract import judge, refuse_bad_days
+from ml_assets.changes import now
+from ml_assets.core.contract import Judged, judge, rejudge
 from ml_assets.core.tables import Extraction, Quarantine, keyed
+from ml_assets.core.texts import visible
 from ml_assets.environment import Environment
 from ml_assets.failures import clear_failures
-from ml_assets.partitions import daily, day_end, day_start
-from ml_assets.resources.warehouse import Warehouse
+from ml_assets.locks import tables_lock
+from ml_assets.partitions import daily
+from ml_assets.resources.lake import Lake, LakeError
+from ml_assets.sources import Source, extract
 from ml_assets.use_case import UseCase
+
+_CODE = tuple(
+    f"core/{name}.py" for name in ("contract", "reading", "raw_rows", "evolution", "tables")
+)
+
+
+class ExtractionConfig(dg.Config):
+    """What is judged."""
+
+    replay: bool = Field(
+        default=False,
+        description="Judge the rows that are there already, good ones and quarantined ones, by "
+        "the contract of now, without reading the source. `ml-assets quarantine replay` says so.",
+    )
 
 
 def extraction_assets(use_case: UseCase, environment: Environment) -> dg.AssetsDefinition:
@@ -26,7 +47,7 @@ def extraction_assets(use_case: UseCase, environment: Environment) -> dg.AssetsD
     A range of days is read, judged and written as one.
     """
     raw_schema = use_case.raw.to_schema()
-    version = code_version(use_case, "core/contract.py", "core/tables.py")
+    version = code_version(use_case, *_CODE)
     outs = {
         "raw": spec(
             use_case,
@@ -59,43 +80,129 @@ def extraction_assets(use_case: UseCase, environment: Environment) -> dg.AssetsD
         pool=table_pool(use_case),
     )
     def extraction(
-        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
+        context: dg.AssetExecutionContext,
+        config: ExtractionConfig,
+        source: dg.ResourceParam[Source],
+        lake: dg.ResourceParam[Lake],
     ) -> Any:
         days = context.partition_keys
-        zone = environment.zone
-        window = day_start(days[0], zone), day_end(days[-1], zone)
         # Held over the reading and all three commits, which happen while this waits at its yields:
         # another process must not put older rows beside our newer account. The pool keeps runs of
         # the queue apart already; this, those of the command line, which do not queue.
-        environment.home.mkdir(parents=True, exist_ok=True)
-        with FileLock(environment.home / f"{use_case.name}_extraction.lock"):
-            with clear_failures():
-                rows = warehouse.read(use_case.query, window)
-                context.log.info(f"read {len(rows):,} rows of {days[0]} to {days[-1]}")
-                judged = judge(
-                    rows,
-                    raw_schema,
-                    days=days,
-                    key=use_case.key,
-                    received_at=use_case.received_at,
-                    updated_at=use_case.updated_at,
-                    zone=zone,
-                )
-                refuse_bad_days(judged, environment.contract.max_bad_share)
+        with clear_failures(), tables_lock(environment.home, use_case.name):
+            judged, prints = (
+                _judge_again(use_case, environment, lake, days)
+                if config.replay
+                else _read(use_case, environment, source, days)
+            )
+            _tell_columns(context, judged)
+            aside = _put_aside(use_case, lake, judged.quarantine, days, context.run.run_id)
             frames = {
                 "raw": judged.good,
-                "quarantine": judged.quarantine,
-                "extraction": judged.extraction,
+                "quarantine": aside,
+                "extraction": judged.extraction.assign(
+                    fingerprint=[prints.get(day, "") for day in judged.extraction["day"]]
+                ),
             }
-            _describe(context, use_case, frames)
+            _describe(context, use_case, frames, judged)
             for name, frame in frames.items():
                 yield dg.Output(frame, output_name=name)
 
     return extraction
 
 
+def _read(
+    use_case: UseCase, environment: Environment, source: Source, days: Sequence[str]
+) -> tuple[Judged, dict[str, str]]:
+    """Judge the rows that the source has now."""
+    found = extract(source, use_case, days)
+    judged = judge(
+        found.rows,
+        use_case.raw.to_schema(),
+        days=days,
+        key=use_case.key,
+        received_at=use_case.received_at,
+        updated_at=use_case.updated_at,
+        zone=environment.zone,
+    )
+    return judged, found.fingerprints
+
+
+def _judge_again(
+    use_case: UseCase, environment: Environment, lake: Lake, days: Sequence[str]
+) -> tuple[Judged, dict[str, str]]:
+    """Judge the rows that were read before, by the contract of now.
+
+    The fingerprints stay those of the reading, so that the sensor still sees what changed since.
+    """
+    raw, quarantine, account = (
+        lake.read(f"{use_case.name}/{stage}", days[0], days[-1])
+        for stage in ("raw", "quarantine", "extraction")
+    )
+    if never := sorted(set(days) - set(account["day"])):
+        raise LakeError(
+            f"{never[0]} was never extracted, so there is nothing to judge again. Materialise "
+            f"{use_case.name}/raw for it first."
+        )
+    judged = rejudge(
+        raw,
+        quarantine,
+        use_case.raw.to_schema(),
+        days=days,
+        key=use_case.key,
+        received_at=use_case.received_at,
+        updated_at=use_case.updated_at,
+        zone=environment.zone,
+    )
+    before = account.set_index("day").loc[judged.extraction["day"]]
+    dropped = before["duplicates_dropped"].to_numpy()
+    counted = judged.extraction.assign(
+        rows_read=judged.extraction["rows_read"] + dropped,
+        duplicates_dropped=judged.extraction["duplicates_dropped"] + dropped,
+    )
+    fingerprints = {str(day): str(known) for day, known in before["fingerprint"].items() if known}
+    return replace(judged, extraction=counted), fingerprints
+
+
+def _put_aside(
+    use_case: UseCase, lake: Lake, bad: pd.DataFrame, days: Sequence[str], run_id: str
+) -> pd.DataFrame:
+    """The quarantine of the days; a row that was there already keeps when and by which run."""
+    table = f"{use_case.name}/quarantine"
+    instant = pd.Timestamp(now()).floor("s").as_unit("us")
+    bad = bad.assign(quarantined_at=instant, run_id=pd.Series(run_id, bad.index, dtype=object))
+    bad["quarantined_at"] = bad["quarantined_at"].astype("datetime64[us, UTC]")
+    if bad.empty or not any(days[0] <= day <= days[-1] for day in lake.rows_per_day(table)):
+        return bad
+    same = ["day", "reason", "column", "row", "origin"]
+    before = lake.read(table, days[0], days[-1]).drop_duplicates(same)
+    known = bad[same].merge(before, on=same, how="left")
+    for name in ("quarantined_at", "run_id"):
+        earlier = known[name].set_axis(bad.index)
+        bad[name] = earlier.where(earlier.notna(), bad[name])
+    bad["quarantined_at"] = bad["quarantined_at"].astype("datetime64[us, UTC]")
+    return bad
+
+
+def _tell_columns(context: dg.AssetExecutionContext, judged: Judged) -> None:
+    """Columns that came or went without breaking the contract are news all the same."""
+    if judged.ignored:
+        context.log.info(
+            f"the source has columns that the contract does not know; they are ignored: "
+            f"{visible(', '.join(judged.ignored))}"
+        )
+    if judged.absent:
+        context.log.warning(
+            f"the source lacks optional columns, so all their values are missing: "
+            f"{', '.join(judged.absent)}"
+        )
+
+
 def _describe(
-    context: dg.AssetExecutionContext, use_case: UseCase, frames: dict[str, pd.DataFrame]
+    context: dg.AssetExecutionContext,
+    use_case: UseCase,
+    frames: dict[str, pd.DataFrame],
+    judged: Judged,
 ) -> None:
     """Say, for each day, what a person wants to know without opening the table."""
     reasons = frames["quarantine"].groupby("day")["reason"].value_counts()
@@ -103,6 +210,11 @@ def _describe(
     for stage, frame in frames.items():
         key = dg.AssetKey([use_case.name, stage])
         context.add_asset_metadata({"preview": preview(frame)}, key)
+    columns = {
+        "columns_ignored": [visible(name) for name in judged.ignored],
+        "columns_absent": list(judged.absent),
+    }
+    context.add_asset_metadata(columns, dg.AssetKey([use_case.name, "raw"]))
     for account in frames["extraction"].to_dict("records"):
         day = account["day"]
         counts = {

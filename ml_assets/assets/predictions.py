@@ -3,6 +3,8 @@
 `predictions` is what the champion says, `shadow` what the challenger would have said.
 """
 
+from datetime import datetime
+
 import dagster as dg
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ from ml_assets.champions import champion, remedy
 from ml_assets.changes import now
 from ml_assets.core.bundle import Bundle, count_unseen
 from ml_assets.core.metrics import expected_positives
-from ml_assets.core.scoring import keep_known, score
+from ml_assets.core.scoring import beside, score, standing
 from ml_assets.core.tables import Predictions, keyed
 from ml_assets.environment import Environment
 from ml_assets.failures import clear_failures
@@ -45,7 +47,8 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
             use_case,
             "predictions",
             f"{use_case.description}: probability, decision and reasons per application, with the "
-            "model, data and code version that they rest on",
+            "model, data and code version that they rest on. What was said before stays on record, "
+            "with the instant at which another took its place (superseded_at)",
             keyed(Predictions, use_case.key),
             kinds={"xgboost", "deltalake"},
         ),
@@ -74,15 +77,23 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
             frame = _score(use_case, environment, features, bundle, serving.version, version)
             before = _said_before(lake, f"{use_case.name}/predictions", days)
             if before is not None:
-                frame = keep_known(frame, before, key=use_case.key, any_model=config.keep_unchanged)
+                frame = beside(
+                    frame,
+                    before,
+                    key=use_case.key,
+                    any_model=config.keep_unchanged,
+                    at=_instant(),
+                )
         unseen = count_unseen(features, bundle.vocabulary)
         if unseen:
             context.log.warning(
                 f"categories that version {serving.version} has never seen count as missing "
                 f"(rows per column): {unseen}"
             )
-        context.add_asset_metadata({"preview": preview(frame)})
-        by_day = dict(list(frame.groupby("day")))
+        stands = standing(frame)
+        context.add_asset_metadata({"preview": preview(stands)})
+        by_day = dict(list(stands.groupby("day")))
+        all_said = frame["day"].value_counts()
         unseen_on = {
             day: count_unseen(rows, bundle.vocabulary)
             for day, rows in (features.groupby("day") if unseen else ())
@@ -92,7 +103,8 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
             expected, low, high = expected_positives(said["probability"].to_numpy())
             context.add_asset_metadata(
                 {
-                    "rows": len(said),
+                    "applications": len(said),
+                    "superseded": int(all_said.get(day, 0)) - len(said),
                     "expected_positives": round(expected, 1),
                     "expected_positives_95": f"{low:.0f} to {high:.0f}",
                     "referred": int(said["refer"].sum()),
@@ -148,11 +160,13 @@ def shadow_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefini
             frame = _score(use_case, environment, features, bundle, newest["version"], version)
             if before is not None:
                 # What a challenger said at the time stands, whoever is challenger now.
-                frame = keep_known(frame, before, key=use_case.key, any_model=True)
+                frame = beside(frame, before, key=use_case.key, any_model=True, at=_instant())
         context.add_asset_metadata(
             {
                 "challenger_versions": sorted(frame["model_version"].unique().tolist()),
-                "disagreements": preview(_disagreements(use_case, predictions, frame), rows=10),
+                "disagreements": preview(
+                    _disagreements(use_case, standing(predictions), standing(frame)), rows=10
+                ),
             }
         )
         return frame
@@ -197,10 +211,14 @@ def _score(
         received_at=use_case.received_at,
         model_version=model_version,
         code_version=version,
-        scored_at=now().replace(microsecond=0),
+        scored_at=_instant(),
         reasons=environment.scoring.reasons,
         threads=environment.training.threads,
     )
+
+
+def _instant() -> datetime:
+    return now().replace(microsecond=0)
 
 
 def _said_before(lake: Lake, table: str, days: list[str]) -> pd.DataFrame | None:

@@ -54,32 +54,52 @@ def score(
             "data_version": row_hashes(features, inputs).to_numpy(object),
             "code_version": np.full(rows, code_version, dtype=object),
             "scored_at": now.repeat(rows),
+            "superseded_at": pd.Series(pd.NaT, index=range(rows), dtype="datetime64[us, UTC]"),
         }
     )
 
 
-def keep_known(
-    predictions: pd.DataFrame, before: pd.DataFrame, *, key: str, any_model: bool
+def beside(
+    predictions: pd.DataFrame,
+    before: pd.DataFrame,
+    *,
+    key: str,
+    any_model: bool,
+    at: datetime,
 ) -> pd.DataFrame:
-    """Let a prediction that was already made stand, so that scoring twice changes nothing.
+    """All that was ever said about some days: what was said before, and what is new beside it.
 
-    A row stands as it was, `scored_at` included, when its inputs are the same and so are model and
-    code; with `any_model`, when its inputs are the same, whichever model said it.
+    A prediction stands as it was when its inputs are the same and so are model and code, so that
+    scoring twice says nothing new; with `any_model`, when its inputs are the same, whichever model
+    said it. Otherwise the new one takes its place, and the old one stays on record, superseded. So
+    does that of an application which has gone from the source.
 
     Args:
-        predictions: New predictions.
-        before: Predictions of the same days as the table has them.
-        key: Column that names a row.
+        predictions: New predictions of whole days.
+        before: All rows that the table has of these days.
+        key: Column that names an application.
         any_model: Whether an earlier model's prediction stands too.
+        at: When the new ones take the place of the old, with a time zone.
+
+    Returns:
+        Rows ordered by day, key and `scored_at`.
     """
-    same = [key, "day", "data_version"]
+    same = ["day", key, "data_version"]
     if not any_model:
         same += ["model_version", "code_version"]
-    said = ["probability", "refer", "reasons", "model_version", "code_version", "scored_at"]
-    known = before.set_index(same)[[name for name in said if name not in same]]
-    position = known.index.get_indexer(pd.MultiIndex.from_frame(predictions[same]))
-    stands = position >= 0
-    kept = predictions.copy()
-    for name in known.columns:
-        kept.loc[stands, name] = known[name].to_numpy()[position[stands]]
-    return kept.astype(predictions.dtypes.to_dict())
+    standing = before["superseded_at"].isna()
+    said = pd.MultiIndex.from_frame(before.loc[standing, same])
+    new = pd.MultiIndex.from_frame(predictions[same])
+    kept = before.copy()
+    gone = standing.to_numpy().copy()
+    gone[gone] = ~said.isin(new)
+    kept.loc[gone, "superseded_at"] = pd.Timestamp(at).tz_convert("UTC").as_unit("us")
+    together = pd.concat([kept[predictions.columns], predictions[~new.isin(said)]])
+    return together.astype(predictions.dtypes.to_dict()).sort_values(
+        ["day", key, "scored_at"], kind="stable", ignore_index=True
+    )
+
+
+def standing(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Those predictions that stand: one per application."""
+    return predictions[predictions["superseded_at"].isna()]

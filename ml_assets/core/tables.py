@@ -42,12 +42,19 @@ class Quarantine(_Table):
             "out_of_range",
             "unknown_category",
             "duplicate_key",
+            "no_time_zone",
+            "outside_days",
         ],
         description="Reason code",
     )
     column: Series[str] = pa.Field(description="Column that broke the contract")
     value: Series[str] = pa.Field(nullable=True, description="The value found there, as text")
     row: Series[str] = pa.Field(description="The whole row as it came, as JSON")
+    origin: Series[str] = pa.Field(
+        nullable=True, description="File and line that it came from, if it came in a file"
+    )
+    quarantined_at: Series[Instant] = pa.Field(description="When it was first put aside")
+    run_id: Series[str] = pa.Field(description="Dagster's run whose extraction put it aside")
 
 
 class Extraction(_Table):
@@ -59,6 +66,9 @@ class Extraction(_Table):
     duplicates_dropped: Series[int] = pa.Field(ge=0, description="Exact copies of another row")
     newest_updated_at: Series[Instant] = pa.Field(
         nullable=True, description="Newest change among the rows read; the watermark of the day"
+    )
+    fingerprint: Series[str] = pa.Field(
+        description="The source's own fingerprint of the day when it was read; empty if no rows"
     )
 
 
@@ -197,6 +207,55 @@ class Predictions(_Table):
     data_version: Series[str] = pa.Field(description="Hash of the inputs that were scored")
     code_version: Series[str] = pa.Field(description="Version of the code that scored")
     scored_at: Series[Instant] = pa.Field(description="When it was scored")
+    superseded_at: Series[Instant] = pa.Field(
+        nullable=True, description="When another took its place; missing while it stands"
+    )
+
+
+class Maintenance(_Table):
+    """What a clean-up of the use case's tables found and left; a row per table."""
+
+    table: Series[str] = pa.Field(description="The table, such as claims/raw; unique in its day")
+    bytes_before: Series[int] = pa.Field(ge=0, description="Size of its folder before, in bytes")
+    bytes_after: Series[int] = pa.Field(ge=0, description="Size of its folder after, in bytes")
+    files_before: Series[int] = pa.Field(ge=0, description="Files with rows before")
+    files_after: Series[int] = pa.Field(ge=0, description="Files with rows after")
+    versions_kept: Series[int] = pa.Field(
+        ge=0, description="Versions before the oldest readable one, kept for registered models"
+    )
+    oldest_readable: Series[int] = pa.Field(
+        ge=0, description="From this version on, every version of the table can be read"
+    )
+
+
+class Landing(_Table):
+    """The landing folder's ledger: a line per file that came; lines are only ever added."""
+
+    day: Series[str] = pa.Field(
+        str_matches=r"^\d{4}-\d{2}-\d{2}$", description="Local day on which the file was taken"
+    )
+    number: Series[int] = pa.Field(ge=1, description="Place in the order in which files were taken")
+    path: Series[str] = pa.Field(description="Where the file lay, below the landing folder")
+    outcome: Series[str] = pa.Field(
+        isin=["taken", "repeated", "rejected"],
+        description="Whether its rows count from now on, or it changed nothing, or is unreadable",
+    )
+    reason: Series[str] = pa.Field(
+        description="Why it was rejected, or what it repeats; else empty"
+    )
+    sha256: Series[str] = pa.Field(
+        str_matches=r"^[0-9a-f]{64}$", description="SHA-256 of the file as it came"
+    )
+    bytes: Series[int] = pa.Field(ge=0, description="Its size as it came")
+    rows: Series[int] = pa.Field(ge=0, description="Its rows; 0 if it was rejected")
+    days: Series[str] = pa.Field(description="Its rows by the day they are counted in, as JSON")
+    columns: Series[str] = pa.Field(description="Its column names, as JSON")
+    first_day: Series[str] = pa.Field(
+        str_matches=r"^\d{4}-\d{2}-\d{2}$",
+        description="Rows received before this day are counted in the day the file was taken",
+    )
+    modified_at: Series[Instant] = pa.Field(description="When the file says it was last written")
+    taken_at: Series[Instant] = pa.Field(description="When it was taken")
 
 
 def keyed(table: type[pa.DataFrameModel], key: str) -> pa.DataFrameSchema:

@@ -24,7 +24,7 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
     """Turn an Arrow table into a frame.
 
     Text becomes object, 8-bit integers become pandas' nullable `Int8` (flags that may be missing),
-    as do 64-bit integers that have a missing value (`Int64`).
+    as do other integers that have a missing value (`Int64`).
     """
     fields = [
         pa.field(field.name, pa.string() if _is_text(field.type) else field.type)
@@ -34,7 +34,7 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
         types_mapper=_NULLABLE.get, integer_object_nulls=True
     )
     for field in table.schema:
-        if field.type == pa.int64() and frame[field.name].dtype == object:
+        if pa.types.is_integer(field.type) and frame[field.name].dtype == object:
             frame[field.name] = frame[field.name].astype("Int64")
     return frame
 

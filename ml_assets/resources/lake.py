@@ -1,21 +1,27 @@
 """The platform's own tables: Delta Lake, one table per asset, partitioned by `day`.
 
-Every read and write names its days, so nothing touches a whole table by accident. Which asset is
-stored where and when belongs in `ml_assets.io_managers`.
+Every read and write names its days, so nothing touches a whole table by accident. Every commit is
+a version of its table, and carries a note of who wrote it. Which asset is stored where and when
+belongs in `ml_assets.io_managers`, what is removed again in `ml_assets.resources.clean_up`.
 
 `DeltaTable.scan` is used rather than `to_pyarrow_dataset`, which at times aborts the interpreter at
 exit with our pinned pyarrow (seen 2026-11).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from deltalake import DeltaTable, Schema, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -25,6 +31,11 @@ from ml_assets.resources.arrow import to_arrow, to_pandas
 # Delta deletes log entries older than thirty days at every hundredth commit, and with them the way
 # back to the rows that a model was trained on.
 _KEEP_HISTORY: dict[str, str | None] = {"delta.enableExpiredLogCleanup": "false"}
+
+_T = TypeVar("_T")
+_NOTE = "ml_assets."  # begins our keys in a commit's own record, among those of Delta
+_DAY = re.compile(r"'(\d{4}-\d{2}-\d{2})'")
+_OPERATIONS = {"OPTIMIZE": "compact", "CREATE TABLE": "create"}
 
 
 class LakeError(OSError):
@@ -59,6 +70,54 @@ class Written:
 
 
 @dataclass(frozen=True)
+class Version:
+    """One commit of a table, as the table's own log tells it.
+
+    Attributes:
+        version: Its number, from 0.
+        at: When it was committed, by the clock of the machine that wrote it; UTC.
+        operation: `write` (days were replaced), `append`, `compact`, or what else Delta calls it.
+        first_day: First day that it wrote; None if the log does not say.
+        last_day: Last day.
+        cause: Why: schedule, sensor, backfill, hand, …; None for commits without a note.
+        run_id: Dagster's run; None for commits without a note.
+        rows: Rows written.
+        readable: Whether all files of the table as of this version are still there; None if that
+            was not looked up.
+    """
+
+    version: int
+    at: datetime
+    operation: str
+    first_day: str | None
+    last_day: str | None
+    cause: str | None
+    run_id: str | None
+    rows: int | None
+    readable: bool | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file in a table's folder.
+
+    Attributes:
+        path: Below the folder.
+        size: In bytes.
+        modified: When it was written, with a time zone.
+    """
+
+    path: str
+    size: int
+    modified: datetime
+
+    @property
+    def is_data(self) -> bool:
+        """Whether it holds rows, or did: Delta ignores what begins with `_` or `.`."""
+        return not any(part.startswith(("_", ".")) for part in self.path.split("/"))
+
+
+@dataclass(frozen=True)
 class Lake:
     """Delta tables below one URL.
 
@@ -83,7 +142,7 @@ class Lake:
         last: str,
         *,
         columns: Sequence[str] | None = None,
-        version: int | None = None,
+        version: int | datetime | None = None,
     ) -> pd.DataFrame:
         """Read the days from `first` to `last`, both included, in one scan.
 
@@ -92,35 +151,59 @@ class Lake:
             first: First day, YYYY-MM-DD.
             last: Last day.
             columns: The columns to read; by default all.
-            version: An earlier version of the table; by default the newest.
+            version: An earlier version of the table, by its number or as the instant, with a time
+                zone, at which it stood; by default the newest.
 
         Returns:
             Rows ordered by day and the table's second column; `attrs["table_version"]` tells the
             version that was read.
 
         Raises:
-            LakeError: The table, the version or a column is not there.
+            LakeError: The table, the version or a column is not there, or maintenance has removed
+                the version's files.
+            ValueError: An instant without a time zone.
         """
-        delta = self._open(table, version)
-        if delta is None:
-            raise LakeError(
-                f"the table {table} does not exist in {mask_url(self.url)} yet. Materialise the "
-                "asset first, for the days you need."
-            )
-        names = [field.name for field in delta.schema().fields]
-        wanted = list(columns) if columns is not None else names
-        if missing := [name for name in wanted if name not in names]:
-            raise LakeError(f"the table {table} has no column {missing}; it has {names}")
-        order = [name for name in ("day", names[1]) if name in wanted]
-        found = self._scan(table, delta, _between(first, last), wanted)
-        frame = found.sort_values(order, kind="stable", ignore_index=True)
-        frame.attrs["table_version"] = delta.version()
-        return frame
+        if isinstance(version, datetime):
+            version = self.version_at(table, version)
+        while True:
+            delta = self._open(table, version)
+            if delta is None:
+                raise self._no_such_table(table)
+            names = [field.name for field in delta.schema().fields]
+            wanted = list(columns) if columns is not None else names
+            if missing := [name for name in wanted if name not in names]:
+                raise LakeError(f"the table {table} has no column {missing}; it has {names}")
+            order = [name for name in ("day", names[1]) if name in wanted]
+            try:
+                found = self._scan(table, delta, _between(first, last), wanted)
+            except LakeError:
+                # Maintenance may have taken the files of a version that was replaced meanwhile.
+                if version is None and self.version(table) != delta.version():
+                    continue
+                raise
+            frame = found.sort_values(order, kind="stable", ignore_index=True)
+            frame.attrs["table_version"] = delta.version()
+            return frame
 
-    def write(self, table: str, frame: pd.DataFrame, first: str, last: str) -> Written:
+    def write(
+        self,
+        table: str,
+        frame: pd.DataFrame,
+        first: str,
+        last: str,
+        *,
+        note: Mapping[str, str] | None = None,
+    ) -> Written:
         """Make `frame` the content of the days from `first` to `last`, in one commit.
 
         Other days are not touched. If the days hold the same rows already, nothing is written.
+
+        Args:
+            table: Name of the table.
+            frame: The rows.
+            first: First day.
+            last: Last day.
+            note: What to put on record with the commit, such as `cause` and `run_id`; see `log`.
 
         Raises:
             ValueError: A row lies outside the days.
@@ -130,22 +213,25 @@ class Lake:
         if len(outside):
             days = ", ".join(map(str, outside[:5]))
             raise ValueError(f"{table}: rows of {days} in a write of {first} to {last}")
-        tries = Retrying(
-            stop=stop_after_attempt(self.attempts),
-            wait=wait_random_exponential(multiplier=0.1, max=5),
-            retry=retry_if_exception_type(CommitFailedError),
-            reraise=True,
-        )
-        with self._writing(table):
-            return tries(self._write_once, table, frame, first, last)
+        told = _commit_note(note, first, last, len(frame))
+        with self.writing(table):
+            return self._again(self._write_once, table, frame, first, last, told)
 
-    def append(self, table: str, frame: pd.DataFrame) -> None:
+    def append(
+        self, table: str, frame: pd.DataFrame, *, note: Mapping[str, str] | None = None
+    ) -> None:
         """Add rows to a table, in one commit; what is there stays as it is.
+
+        Args:
+            table: Name of the table.
+            frame: The rows.
+            note: What to put on record with the commit; see `log`.
 
         Raises:
             LakeError: The place is not writable, or the rows have other columns than the table.
         """
-        with self._writing(table):
+        first, last = (frame["day"].min(), frame["day"].max()) if len(frame) else (None, None)
+        with self.writing(table):
             rows = to_arrow(frame)
             delta = self._open(table)
             if delta is not None:
@@ -157,7 +243,25 @@ class Lake:
                 partition_by=["day"],
                 storage_options=self.storage_options,
                 configuration=_KEEP_HISTORY,
+                commit_properties=_commit_note(note, first, last, len(frame)),
             )
+
+    def compact(self, table: str, *, note: Mapping[str, str] | None = None) -> None:
+        """Make one file of each day's many, in one commit; without any there is no commit.
+
+        Raises:
+            LakeError: The table cannot be opened, the place is not writable, or other writers won
+                every race.
+        """
+
+        def once() -> None:
+            delta = self._open(table)
+            if delta is not None:
+                told = _commit_note(note, None, None, None)
+                delta.optimize.compact(commit_properties=told)
+
+        with self.writing(table):
+            self._again(once)
 
     def find(self, table: str, column: str, value: str) -> pd.DataFrame:
         """Rows of every day whose text column holds a value, oldest day first; empty if none.
@@ -191,6 +295,236 @@ class Lake:
         delta = self._open(table)
         return {} if delta is None else _per_day(delta, "num_records")
 
+    def bytes_per_day(self, table: str) -> dict[str, int]:
+        """Size of each day's files as they are now, from the table's log alone."""
+        delta = self._open(table)
+        return {} if delta is None else _per_day(delta, "size_bytes")
+
+    def version(self, table: str) -> int | None:
+        """The number of the newest version; None if there is no such table."""
+        delta = self._open(table)
+        return None if delta is None else delta.version()
+
+    def version_at(self, table: str, instant: datetime) -> int:
+        """The number of the version that stood at an instant.
+
+        It goes by the times in the log, not by those of its files, which a copy would change.
+
+        Raises:
+            ValueError: The instant has no time zone.
+            LakeError: There is no such table, or it began later.
+        """
+        if instant.tzinfo is None:
+            raise ValueError(f"{instant} has no time zone: say which instant is meant")
+        delta = self._existing(table)
+        oldest = None
+        for each in self._commits(table, delta):
+            if each.at <= instant:
+                return each.version
+            oldest = each
+        began = f"its first, {oldest.version}, is of {_words(oldest.at)}" if oldest else "none is"
+        raise LakeError(
+            f"the table {table} had no version at {_words(instant)} yet: {began}. Choose a later "
+            "instant."
+        )
+
+    def log(
+        self,
+        table: str,
+        *,
+        day: str | None = None,
+        limit: int | None = None,
+        check_files: bool = False,
+    ) -> list[Version]:
+        """The versions of a table, newest first.
+
+        Args:
+            table: Name of the table.
+            day: Only versions that wrote this day, or of which the log does not tell the days.
+            limit: At most so many.
+            check_files: Whether to look up which of them are still readable.
+
+        Raises:
+            LakeError: There is no such table, or its log cannot be read.
+        """
+        delta = self._existing(table)
+        commits = self._commits(table, delta)
+        found = list(
+            itertools.islice(
+                (each for each in commits if day is None or _may_have_written(each, day)), limit
+            )
+        )
+        if not check_files:
+            return found
+        there = {file.path for file in self.stored(table)}
+        return [
+            replace(each, readable=self.files(table, version=each.version) <= there)
+            for each in found
+        ]
+
+    def files(
+        self,
+        table: str,
+        first: str | None = None,
+        last: str | None = None,
+        *,
+        version: int | None = None,
+    ) -> frozenset[str]:
+        """The files that hold the days from `first` to `last`, by the log; none without a table.
+
+        While they are the same, so are the rows.
+
+        Args:
+            table: Name of the table.
+            first: First day; by default from the beginning.
+            last: Last day; by default to the end.
+            version: An earlier version; by default the newest.
+
+        Raises:
+            LakeError: The version is not there.
+        """
+        delta = self._open(table, version)
+        if delta is None:
+            return frozenset()
+        return frozenset(
+            unquote(file["path"])
+            for file in pa.table(delta.get_add_actions(flatten=True))
+            .select(["path", "partition.day"])
+            .to_pylist()
+            if (first or "") <= file["partition.day"]
+            and (not last or file["partition.day"] <= last)
+        )
+
+    def stored(self, table: str) -> list[Stored]:
+        """Every file in the folder of a table: rows of all versions, its log, and what was left.
+
+        Raises:
+            LakeError: The folder cannot be listed.
+        """
+        from pyarrow.fs import FileType
+
+        return [
+            Stored(found.path, found.size, found.mtime)
+            for found in self._listed(table, recursive=True)
+            if found.type == FileType.File
+        ]
+
+    def remove(self, table: str, paths: Iterable[str]) -> None:
+        """Remove files from the folder of a table, whatever they are; see `clean_up`.
+
+        Raises:
+            LakeError: The place is not writable.
+        """
+        folder = self._folder(table)
+        with self.writing(table):
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    folder.delete_file(path)
+
+    def checkpoint(self, table: str) -> None:
+        """Sum up the log in one file, which makes opening the table fast; no log is removed.
+
+        Raises:
+            LakeError: There is no such table, or the place is not writable.
+        """
+        delta = self._existing(table)
+        with self.writing(table):
+            delta.create_checkpoint()
+
+    def tables(self) -> list[str]:
+        """The names of all tables, such as `claims/raw`, in order."""
+        return [
+            f"{use_case}/{stage}"
+            for use_case in self._folders("")
+            for stage in self._folders(use_case)
+            if "_delta_log" in self._folders(f"{use_case}/{stage}")
+        ]
+
+    @contextmanager
+    def writing(self, table: str) -> Iterator[None]:
+        """Turn whatever goes wrong in a write into an error that names the table and a remedy."""
+        try:
+            yield
+        except LakeError:
+            raise
+        except (DeltaError, OSError, pa.ArrowException) as error:
+            raise LakeError(
+                f"the table {table} cannot be written below {mask_url(self.url)}: {_plain(error)}. "
+                "Check that the place exists, has room, and that this user may write there."
+            ) from error
+
+    def _again(self, write: Callable[..., _T], *arguments: Any) -> _T:
+        """Try anew what another writer's commit has overtaken."""
+        tries = Retrying(
+            stop=stop_after_attempt(self.attempts),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            retry=retry_if_exception_type(CommitFailedError),
+            reraise=True,
+        )
+        return tries(write, *arguments)
+
+    def _existing(self, table: str) -> DeltaTable:
+        delta = self._open(table)
+        if delta is None:
+            raise self._no_such_table(table)
+        return delta
+
+    def _no_such_table(self, table: str) -> LakeError:
+        try:
+            known = ", ".join(self.tables())
+        except LakeError:
+            known = ""
+        there = f"there are {known}" if known else "there are no tables yet"
+        return LakeError(
+            f"the table {table} does not exist in {mask_url(self.url)} yet; {there}. Materialise "
+            "the asset first, for the days you need."
+        )
+
+    def _commits(self, table: str, delta: DeltaTable) -> Iterator[Version]:
+        """The versions, newest first; older commits are read only when they are asked for."""
+        seen, pages = 0, itertools.chain((64, 1024), itertools.repeat(None))
+        for page in pages:
+            try:
+                entries = delta.history(page)
+            except (DeltaError, OSError) as error:
+                raise LakeError(
+                    f"the log of the table {table} cannot be read: {_plain(error)}. Restore its "
+                    "_delta_log from a backup."
+                ) from error
+            for entry in entries[seen:]:
+                yield _from_log(entry)
+            if page is None or len(entries) < page:
+                return
+            seen = len(entries)
+
+    def _folder(self, path: str) -> Any:
+        from deltalake.fs import DeltaStorageHandler
+        from pyarrow.fs import LocalFileSystem, PyFileSystem, SubTreeFileSystem
+
+        if "://" not in self.url:
+            # Delta's own door does not show the halves of files that a killed writer leaves.
+            return SubTreeFileSystem(str(Path(self.uri(path)).absolute()), LocalFileSystem())
+        return PyFileSystem(DeltaStorageHandler(self.uri(path), self.storage_options))
+
+    def _folders(self, path: str) -> list[str]:
+        from pyarrow.fs import FileType
+
+        found = self._listed(path, recursive=False)
+        return sorted(each.path for each in found if each.type == FileType.Directory)
+
+    def _listed(self, path: str, *, recursive: bool) -> list[Any]:
+        from pyarrow.fs import FileSelector
+
+        try:
+            return list(self._folder(path).get_file_info(FileSelector("", recursive=recursive)))
+        except (TableNotFoundError, FileNotFoundError):
+            return []
+        except (DeltaError, OSError) as error:
+            raise LakeError(
+                f"{mask_url(self.uri(path))} cannot be listed: {_plain(error)}. Check that the "
+                "place exists, and that this user may read it."
+            ) from error
+
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         try:
             return DeltaTable(
@@ -205,19 +539,9 @@ class Lake:
             return None
         except (DeltaError, OSError) as error:
             which = f"the table {table}" + ("" if version is None else f" at version {version}")
-            raise LakeError(f"{which} cannot be opened: {error}") from error
-
-    @contextmanager
-    def _writing(self, table: str) -> Iterator[None]:
-        try:
-            yield
-        except LakeError:
-            raise
-        except (DeltaError, OSError) as error:
-            raise LakeError(
-                f"the table {table} cannot be written below {mask_url(self.url)}: {error}. Check "
-                "that the place exists, has room, and that this user may write there."
-            ) from error
+            newest = None if version is None else self.version(table)
+            remedy = "" if newest is None else f". Its newest version is {newest}"
+            raise LakeError(f"{which} cannot be opened: {_plain(error)}{remedy}") from error
 
     def _scan(
         self, table: str, delta: DeltaTable, predicate: str, columns: list[str] | None = None
@@ -225,12 +549,34 @@ class Lake:
         try:
             return to_pandas(pa.table(delta.scan(columns=columns, predicate=predicate)))
         except (DeltaError, OSError, pa.ArrowException) as error:
+            self._require_files(table, delta)
             raise LakeError(
-                f"the table {table} cannot be read: {error}. Restore its files from a backup, or "
-                "materialise the asset again for these days."
+                f"the table {table} cannot be read: {_plain(error)}. Restore its files from a "
+                "backup, or materialise the asset again for these days."
             ) from error
 
-    def _write_once(self, table: str, frame: pd.DataFrame, first: str, last: str) -> Written:
+    def _require_files(self, table: str, delta: DeltaTable) -> None:
+        """Tell a version that was cleaned up from one whose files are broken."""
+        there = {file.path for file in self.stored(table)}
+        version, newest = delta.version(), self.version(table)
+        gone = self.files(table, version=version) - there
+        if newest is None or not gone - self.files(table):
+            return
+        readable = (
+            each
+            for each in range(version + 1, newest + 1)
+            if self.files(table, version=each) <= there
+        )
+        oldest = next(readable, None)
+        raise LakeError(
+            f"version {version} of the table {table} was cleaned up: maintenance removes the files "
+            "of versions that are older than maintenance.keep_days and that no registered model "
+            f"needs. The oldest readable version after it is {oldest}."
+        )
+
+    def _write_once(
+        self, table: str, frame: pd.DataFrame, first: str, last: str, note: CommitProperties
+    ) -> Written:
         delta = self._open(table)
         rows = to_arrow(frame)
         if delta is not None:
@@ -245,6 +591,7 @@ class Lake:
             partition_by=["day"],
             storage_options=self.storage_options,
             configuration=_KEEP_HISTORY,
+            commit_properties=note,
         )
         delta = DeltaTable(self.uri(table), storage_options=self.storage_options)
         return self._written(delta, first, last, changed=True)
@@ -284,6 +631,53 @@ def _require_same_columns(table: str, delta: DeltaTable, rows: pa.Table) -> None
             f"the contract of {table} has changed ({changes}). Move the folders of the table, and "
             "of those made from it, aside, and backfill their days."
         )
+
+
+def _commit_note(
+    note: Mapping[str, str] | None, first: str | None, last: str | None, rows: int | None
+) -> CommitProperties:
+    facts = {"first_day": first, "last_day": last, "rows": rows, **(note or {})}
+    return CommitProperties(
+        custom_metadata={
+            f"{_NOTE}{key}": str(value) for key, value in facts.items() if value is not None
+        }
+    )
+
+
+def _from_log(entry: Mapping[str, Any]) -> Version:
+    parameters, metrics = (
+        entry.get(name) or {} for name in ("operationParameters", "operationMetrics")
+    )
+    days = _DAY.findall(parameters.get("predicate") or "")
+    rows = entry.get(f"{_NOTE}rows", metrics.get("num_added_rows"))
+    name = entry.get("operation") or "unknown"
+    if name == "WRITE":
+        name = "append" if parameters.get("mode") == "Append" else "write"
+    return Version(
+        version=entry["version"],
+        at=datetime.fromtimestamp((entry.get("timestamp") or 0) / 1000, UTC),
+        operation=_OPERATIONS.get(name, name.lower()),
+        first_day=entry.get(f"{_NOTE}first_day", min(days, default=None)),
+        last_day=entry.get(f"{_NOTE}last_day", max(days, default=None)),
+        cause=entry.get(f"{_NOTE}cause"),
+        run_id=entry.get(f"{_NOTE}run_id"),
+        rows=None if rows is None else int(rows),
+    )
+
+
+def _may_have_written(version: Version, day: str) -> bool:
+    if version.first_day is None or version.last_day is None:
+        return version.operation == "append"  # compaction and the like change no day's rows
+    return version.first_day <= day <= version.last_day
+
+
+def _plain(error: Exception) -> str:
+    """Delta's own words, without the colours that it puts into some."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+
+
+def _words(instant: datetime) -> str:
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _between(first: str, last: str) -> str:

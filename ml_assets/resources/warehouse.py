@@ -1,98 +1,121 @@
 """The door to the insurer's warehouse: DuckDB in a file by default, PostgreSQL by URL.
 
-It runs a use case's `.sql` for a window of time and tells which days changed. What rows mean, and
-whether they are good, is not its business. DuckDB is reached by its own driver, which hands over
-columns; PostgreSQL through SQLAlchemy. (duckdb-engine, which would put both behind SQLAlchemy, has
-had no release since March 2025.)
+It runs a use case's `.sql` for a window of time, and tells which days changed. What rows mean, and
+whether they are good, is not its business; nor how a driver is spoken to, which is in
+`warehouse_duckdb` and `warehouse_postgresql`. Either way rows arrive as Arrow, with the source's
+own types. (duckdb-engine, which would put both behind SQLAlchemy, has had no release since March
+2025; and SQLAlchemy hands over rows, not columns.)
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import pandas as pd
+import pyarrow as pa
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from ml_assets.environment import mask_url
+from ml_assets.resources import warehouse_duckdb, warehouse_postgresql
 from ml_assets.resources.arrow import to_arrow
+from ml_assets.resources.warehouse_session import (
+    Session,
+    WarehouseError,
+    WarehouseUnavailable,
+    quoted,
+    with_parameters,
+)
 
-_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
+__all__ = ["Extract", "Warehouse", "WarehouseError", "WarehouseUnavailable", "Window"]
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 T = TypeVar("T")
 Window = tuple[datetime, datetime]
 
 
-class WarehouseError(ValueError):
-    """The warehouse cannot answer, and asking again will not help: the message says what would."""
+class Extract(NamedTuple):
+    """Rows, and each day's fingerprint, as they were at one instant."""
 
-
-class WarehouseUnavailable(ConnectionError):
-    """The warehouse cannot be reached for now; a later try may succeed."""
-
-
-class Fingerprint(NamedTuple):
-    """What tells one state of a day's source rows from another."""
-
-    rows: int
-    newest: datetime | None
+    rows: pa.Table
+    fingerprints: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Warehouse:
     """Reads windows of a source query, and per-day fingerprints of it.
 
+    A fingerprint is a text such as `1203 rows, newest 2026-01-05T22:10:00+00:00, 8f3a…`. It differs
+    once a row came, went, or got another key or another time of change, whatever the order of those
+    times; a day without rows has none. The digest is the sum of a hash per row.
+
     Attributes:
         url: Where it is; may carry a password, and is never shown.
         time_zone: Decides which day an instant belongs to.
         attempts: Tries at a connection that fails for a passing reason.
         backoff_seconds: Pause before the second try; doubles each time, up to ten seconds.
+        statement_timeout_seconds: A statement of PostgreSQL that takes longer is given up.
     """
 
     url: str = field(repr=False)
     time_zone: str
     attempts: int
     backoff_seconds: float
+    statement_timeout_seconds: int
 
-    def read(self, query: str, window: Window) -> pd.DataFrame:
-        """Run a query with bound parameters `:start` and `:end` in one consistent snapshot.
+    def extract(
+        self, query: str, window: Window, *, key: str, received_at: str, updated_at: str
+    ) -> Extract:
+        """Rows of a window and the fingerprints of its days, from one consistent snapshot.
+
+        Args:
+            query: SQL with bound parameters `:start` and `:end`.
+            window: First instant, and the one after the last.
+            key: The query's column that names a row.
+            received_at: The query's column that decides a row's day in `time_zone`.
+            updated_at: The query's column with the source's last change.
 
         Raises:
-            WarehouseUnavailable: No connection, after all tries.
+            WarehouseUnavailable: No connection, or no answer in time, after all tries.
             WarehouseError: A table, column or driver is missing, or the query is wrong.
         """
-        return self._run(lambda session: session.query(query, _bounds(window)))
+        columns = (key, received_at, updated_at)
+        return self._run(
+            lambda session: Extract(
+                session.query(query, _bounds(window)),
+                self._fingerprints(session, query, window, *columns),
+            )
+        )
 
     def fingerprints(
-        self, query: str, window: Window, *, received_at: str, updated_at: str
-    ) -> dict[str, Fingerprint]:
-        """Row count and newest change of each day that has rows, as one grouped query.
+        self, query: str, window: Window, *, key: str, received_at: str, updated_at: str
+    ) -> dict[str, str]:
+        """The fingerprint of each day (YYYY-MM-DD) that has rows, as one grouped query.
 
-        Returns:
-            A fingerprint per day (YYYY-MM-DD, local to `time_zone`).
+        Arguments and errors are those of `extract`.
         """
-        grouped = (
-            f"SELECT CAST({received_at} AT TIME ZONE '{self.time_zone}' AS DATE) AS day, "  # noqa: S608
-            f"count(*) AS n, max({updated_at}) AS newest FROM (\n{query}\n) AS source_rows "
-            "GROUP BY 1 ORDER BY 1"
+        columns = (key, received_at, updated_at)
+        return self._run(
+            lambda session: self._fingerprints(session, query, window, *columns),
         )
-        found = self._run(lambda session: session.query(grouped, _bounds(window)))
-        newest = pd.to_datetime(found["newest"], utc=True)
-        return {
-            pd.Timestamp(day).date().isoformat(): Fingerprint(
-                int(rows), None if pd.isna(at) else at.to_pydatetime()
-            )
-            for day, rows, at in zip(found["day"], found["n"], newest, strict=True)
-        }
+
+    def read(self, query: str, window: Window) -> pa.Table:
+        """The rows of a query with bound parameters `:start` and `:end`; errors as in `extract`.
+
+        Whole numbers stay whole beside missing ones, instants are `timestamp[us, tz=UTC]`, those
+        without a zone stay without, NUMERIC is decimal (text, if a value needs over 38 digits),
+        text is text, and what has no plain Arrow type (JSON, arrays, ranges) is text as the server
+        writes it. An infinite instant or date is the last, or first, that Arrow can hold.
+        """
+        return self._run(lambda session: session.query(query, _bounds(window)))
 
     def exists(self, table: str) -> bool:
         """Whether a table `schema.name` is there."""
         schema, name = table.split(".")
         query = (
-            "SELECT 1 FROM information_schema.tables "
+            "SELECT 1 AS found FROM information_schema.tables "
             "WHERE table_schema = :schema AND table_name = :name"
         )
         if self._is_duckdb and not self._duckdb_file.exists():
@@ -113,20 +136,49 @@ class Warehouse:
 
         With no windows and no rows it only creates the table. For those who feed the warehouse:
         the simulator and tests. The platform itself only reads.
+
+        Raises:
+            WarehouseUnavailable: No connection, or no answer in time, after all tries.
+            WarehouseError: A value does not fit its column, or this user may not write.
         """
 
-        def write(session: "_Session") -> None:
+        def write(session: Session) -> None:
             session.execute(f"CREATE SCHEMA IF NOT EXISTS {table.split('.')[0]}", {})
-            names = ", ".join(f'"{name}" {type_}' for name, type_ in column_types.items())
+            names = ", ".join(f"{quoted(name)} {type_}" for name, type_ in column_types.items())
             session.execute(f"CREATE TABLE IF NOT EXISTS {table} ({names})", {})
-            for window in windows:
+            for window in _joined(windows):
                 session.execute(
                     f"DELETE FROM {table} WHERE {received_at} >= :start AND {received_at} < :end",  # noqa: S608
                     _bounds(window),
                 )
-            session.insert(table, rows[list(column_types)])
+            if len(rows):
+                session.insert(table, column_types, to_arrow(rows[list(column_types)]))
 
         self._run(write, writes=True)
+
+    def _fingerprints(
+        self,
+        session: Session,
+        query: str,
+        window: Window,
+        key: str,
+        received_at: str,
+        updated_at: str,
+    ) -> dict[str, str]:
+        digest = session.digest(quoted(key), quoted(updated_at))
+        grouped = (
+            f"SELECT CAST(CAST({quoted(received_at)} AT TIME ZONE :zone AS DATE) AS VARCHAR) "  # noqa: S608
+            f"AS day, count(*) AS n, CAST(max({quoted(updated_at)}) AS VARCHAR) AS newest, "
+            f"CAST({digest} AS VARCHAR) AS digest "
+            f"FROM (\n{with_parameters(query, ':{}'.format)}\n) AS source_rows "
+            "GROUP BY 1 ORDER BY 1"
+        )
+        found = session.query(grouped, {**_bounds(window), "zone": self.time_zone}).to_pylist()
+        return {
+            day["day"]: _fingerprint(day["n"], day["newest"], int(day["digest"]))
+            for day in found
+            if day["day"] and _DAY.fullmatch(day["day"])  # "infinity" is no day
+        }
 
     @property
     def _is_duckdb(self) -> bool:
@@ -136,7 +188,7 @@ class Warehouse:
     def _duckdb_file(self) -> Path:
         return Path(self.url.removeprefix("duckdb:///"))
 
-    def _run(self, work: Callable[["_Session"], T], *, writes: bool = False) -> T:
+    def _run(self, work: Callable[[Session], T], *, writes: bool = False) -> T:
         tries = Retrying(
             stop=stop_after_attempt(self.attempts),
             wait=wait_exponential(multiplier=self.backoff_seconds, max=10),
@@ -145,170 +197,30 @@ class Warehouse:
         )
 
         def once() -> T:
-            opened = (
-                _duckdb_session(self._duckdb_file, writes)
-                if self._is_duckdb
-                else _sqlalchemy_session(self.url)
-            )
-            with opened as session:
-                return work(session)
+            if self._is_duckdb:
+                return warehouse_duckdb.run(work, self._duckdb_file, writes=writes)
+            limit = self.statement_timeout_seconds
+            return warehouse_postgresql.run(work, self.url, limit, writes=writes)
 
         return tries(once)
 
 
-class _Session:
-    """One open transaction."""
-
-    def query(self, sql: str, parameters: Mapping[str, Any]) -> pd.DataFrame:
-        raise NotImplementedError
-
-    def execute(self, sql: str, parameters: Mapping[str, Any]) -> None:
-        raise NotImplementedError
-
-    def insert(self, table: str, rows: pd.DataFrame) -> None:
-        raise NotImplementedError
+def _fingerprint(rows: int, newest: str | None, digest: int) -> str:
+    changed = newest.replace(" ", "T").replace("+00", "+00:00") if newest else "unknown"
+    return f"{rows} row{'' if rows == 1 else 's'}, newest {changed}, {digest % 2**64:016x}"
 
 
-class _DuckDB(_Session):
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
-
-    def query(self, sql: str, parameters: Mapping[str, Any]) -> pd.DataFrame:
-        frame: pd.DataFrame = self.connection.execute(
-            _PARAMETER.sub(r"$\1", sql), dict(parameters)
-        ).df()
-        return frame
-
-    def execute(self, sql: str, parameters: Mapping[str, Any]) -> None:
-        self.connection.execute(_PARAMETER.sub(r"$\1", sql), dict(parameters) or None)
-
-    def insert(self, table: str, rows: pd.DataFrame) -> None:
-        self.connection.register("incoming", to_arrow(rows))
-        self.connection.execute(f"INSERT INTO {table} SELECT * FROM incoming")  # noqa: S608
-
-
-class _SqlAlchemy(_Session):
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
-
-    def query(self, sql: str, parameters: Mapping[str, Any]) -> pd.DataFrame:
-        import sqlalchemy as sa
-
-        result = self.connection.execute(sa.text(sql), dict(parameters))
-        rows = pd.DataFrame(result.all(), columns=list(result.keys()), dtype=object)
-        for position in range(rows.shape[1]):
-            values = rows.iloc[:, position]
-            if pd.api.types.infer_dtype(values) == "integer":
-                rows.isetitem(position, values.astype("Int64"))  # 1 next to NULL is not 1.0
-        return rows.infer_objects()
-
-    def execute(self, sql: str, parameters: Mapping[str, Any]) -> None:
-        import sqlalchemy as sa
-
-        self.connection.execute(sa.text(sql), dict(parameters))
-
-    def insert(self, table: str, rows: pd.DataFrame) -> None:
-        names = ", ".join(f'"{name}"' for name in rows.columns)
-        plain = rows.astype(object).where(rows.notna(), None)
-        cursor = self.connection.connection.cursor()
-        with cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
-            for row in plain.itertuples(index=False, name=None):
-                copy.write_row(row)
-
-
-@contextmanager
-def _duckdb_session(file: Path, writes: bool) -> Iterator[_Session]:
-    import duckdb
-
-    if not writes and not file.exists():
-        raise WarehouseError(
-            f"the warehouse file {file} does not exist. Run `ml-assets demo` to create one with "
-            "simulated applications, or name your own in warehouse.url (ML_ASSETS_WAREHOUSE_URL)."
-        )
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        connection = duckdb.connect(str(file), read_only=not writes)
-    except (duckdb.Error, OSError) as error:
-        # Another process has the file open; DuckDB lets one writer or many readers in.
-        if "Could not set lock" in str(error):
-            raise WarehouseUnavailable(f"the warehouse file {file} is in use: {error}") from error
-        raise WarehouseError(
-            f"the warehouse file {file} cannot be opened: {error}. Check warehouse.url "
-            "(ML_ASSETS_WAREHOUSE_URL), and that this user may read and write there."
-        ) from error
-    with connection:
-        try:
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.execute("BEGIN")
-            yield _DuckDB(connection)
-            connection.execute("COMMIT")
-        except duckdb.CatalogException as error:
-            raise WarehouseError(_missing(file, error)) from error
-        except duckdb.Error as error:
-            raise WarehouseError(_refused(str(file), error)) from error
-
-
-@contextmanager
-def _sqlalchemy_session(url: str) -> Iterator[_Session]:
-    try:
-        import psycopg
-        import sqlalchemy as sa
-    except ImportError as error:
-        raise WarehouseError(
-            f"the driver for {mask_url(url)} is not installed: {error}. Run `make setup`."
-        ) from error
-    with_driver = re.sub(r"^postgresql://", "postgresql+psycopg://", url)
-    try:
-        engine = sa.create_engine(
-            with_driver, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": 10}
-        )
-    except (sa.exc.ArgumentError, ValueError):
-        # Without the cause: it may quote a part of the password.
-        raise WarehouseError(
-            f"the warehouse {mask_url(url)} is not a URL that can be read. Write it as "
-            "postgresql://user:password@host:port/database, with %40 for an @ in the password "
-            "(ML_ASSETS_WAREHOUSE_URL)."
-        ) from None
-    try:
-        with engine.begin() as connection:
-            # The server's or the user's own settings must not decide how an instant is written.
-            connection.exec_driver_sql("SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'")
-            yield _SqlAlchemy(connection)
-    except sa.exc.ProgrammingError as error:
-        state = getattr(error.orig, "sqlstate", "")
-        explain = _missing if state in ("42P01", "3F000") else _refused
-        raise WarehouseError(explain(mask_url(url), error.orig)) from error
-    except sa.exc.OperationalError as error:
-        if re.search(r"authentication failed|does not exist|no password", str(error.orig)):
-            raise WarehouseError(
-                f"the warehouse {mask_url(url)} refuses the connection: {error.orig}. Check "
-                "ML_ASSETS_WAREHOUSE_URL (user, password, database)."
-            ) from error
-        raise WarehouseUnavailable(
-            f"the warehouse {mask_url(url)} cannot be reached: {error.orig}"
-        ) from error
-    except sa.exc.StatementError as error:
-        raise WarehouseError(_refused(mask_url(url), error.orig)) from error
-    except psycopg.OperationalError as error:  # COPY goes past SQLAlchemy
-        raise WarehouseUnavailable(f"the warehouse {mask_url(url)} is lost: {error}") from error
-    except psycopg.Error as error:
-        raise WarehouseError(_refused(mask_url(url), error)) from error
+def _joined(windows: Sequence[Window]) -> list[Window]:
+    """The same instants in as few windows as possible."""
+    joined: list[Window] = []
+    for start, end in sorted(windows):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
 
 
 def _bounds(window: Window) -> dict[str, datetime]:
     start, end = window
     return {"start": start, "end": end}
-
-
-def _missing(place: object, error: object) -> str:
-    return (
-        f"the warehouse {place} lacks a table that the query names: {error}. Check the table's "
-        "name in the use case's .sql file, and that warehouse.url points at the right database."
-    )
-
-
-def _refused(place: str, error: object) -> str:
-    return (
-        f"the warehouse {place} refuses the query: {error}. Compare the use case's .sql file with "
-        "the columns of the source table."
-    )

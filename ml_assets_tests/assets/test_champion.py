@@ -14,6 +14,7 @@ import pytest
 
 from ml_assets.champions import GATE, Hand, NoChampion, Reign, champion, history, promote, record
 from ml_assets.champions import rollback as roll_back
+from ml_assets.core.scoring import standing
 from ml_assets.environment import Environment
 from ml_assets.runs import RunFailed
 from ml_assets.schedules import keep_unchanged
@@ -67,7 +68,8 @@ class Story:
     def score(self, name: str, *, by_schedule: bool = False) -> None:
         config = keep_unchanged(self.platform.use_case) if by_schedule else None
         self.platform.run("scoring", SCORED, config=config)
-        self.predictions[name] = self.platform.table("predictions", SCORED)
+        said = standing(self.platform.table("predictions", SCORED))
+        self.predictions[name] = said.reset_index(drop=True)
         self.shadow[name] = (
             self.platform.table("shadow", SCORED)
             if self.platform.lake.rows_per_day("claims/shadow")

@@ -1,11 +1,14 @@
 """From the warehouse to features, through real runs."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import dagster as dg
 import pandas as pd
 import pytest
 
-from ml_assets.runs import RunFailed
+from ml_assets.runs import RunFailed, run_days
 from ml_assets.use_cases.claims.delivery import TABLE
 from ml_assets_tests.conftest import Platform
 
@@ -16,6 +19,45 @@ MONDAY, TUESDAY, WEDNESDAY = "2026-01-05", "2026-01-06", "2026-01-07"
 def arrived(platform: Platform) -> Platform:
     platform.arrive(MONDAY, WEDNESDAY)
     return platform
+
+
+def change_table(platform: Platform, statement: str) -> None:
+    import duckdb
+
+    with duckdb.connect(platform.warehouse.url.removeprefix("duckdb:///")) as connection:
+        connection.execute(statement)
+
+
+def with_query(platform: Platform, change: Callable[[str], str]) -> Platform:
+    """The platform with another source query."""
+    file = platform.environment.home / "source.sql"
+    file.write_text(change(platform.use_case.query))
+    # The contract's files are looked for beside the query.
+    for name in ("schema.py", "use_case.py"):
+        (file.parent / name).write_text("")
+    return Platform(
+        platform.environment, platform.instance, replace(platform.use_case, query_file=file)
+    )
+
+
+def features_after_check(platform: Platform, day: str) -> None:
+    """Run the account's check on the tables as they are, and features if it lets them."""
+    check = dg.AssetCheckKey(dg.AssetKey(["claims", "raw"]), "every_row_accounted")
+    job = dg.define_asset_job(
+        "features_after_check",
+        selection=dg.AssetSelection.assets(["claims", "features"])
+        | dg.AssetSelection.checks(check),
+    )
+    definitions = dg.Definitions.merge(platform.definitions, dg.Definitions(jobs=[job]))
+    run_days(definitions, platform.instance, "features_after_check", day, day)
+
+
+def evaluation(platform: Platform, check: str, stage: str) -> dg.AssetCheckEvaluation:
+    """The newest outcome of a check."""
+    key = dg.AssetCheckKey(dg.AssetKey(["claims", stage]), check)
+    record = platform.instance.get_latest_asset_check_evaluation_record(key)
+    assert record is not None
+    return record.evaluation
 
 
 def with_all(column: str, value: Any) -> Any:
@@ -70,16 +112,101 @@ def test_a_day_without_rows_is_an_empty_partition(arrived: Platform) -> None:
     assert arrived.table("features", "2026-01-04").empty
 
 
-def test_a_day_all_bad_fails_loudly_and_writes_nothing(arrived: Platform) -> None:
-    arrived.run("ingestion", MONDAY)
+def test_a_day_all_bad_lies_in_quarantine_and_holds_back_what_follows(arrived: Platform) -> None:
+    arrived.run("ingestion", MONDAY, TUESDAY)
+    features = arrived.table("features", TUESDAY)
     arrived.replace_day(TUESDAY, with_all("marital_status", "Z"))
 
-    with pytest.raises(RunFailed, match=r"2026-01-06: 100\.0% .*unknown_category in marital_stat"):
-        arrived.run("ingestion", MONDAY, TUESDAY)
+    with pytest.raises(
+        RunFailed, match=r"(?s)2026-01-06: 100\.0% .*unknown_category in marital_stat.*replay"
+    ):
+        arrived.run("ingestion", TUESDAY)
 
-    assert arrived.lake.rows_per_day("claims/raw").keys() == {MONDAY}
-    assert arrived.lake.rows_per_day("claims/quarantine").keys() <= {MONDAY}
-    assert arrived.lake.rows_per_day("claims/extraction") == {MONDAY: 1}
+    account = arrived.table("extraction", TUESDAY).iloc[0]
+    assert account["rows_kept"] == 0
+    assert len(arrived.table("quarantine", TUESDAY)) == account["rows_quarantined"] > 100
+    pd.testing.assert_frame_equal(arrived.table("features", TUESDAY), features)
+
+
+@pytest.mark.parametrize("stage", ["raw", "quarantine", "extraction"])
+def test_rows_that_nobody_accounts_for_hold_back_what_follows(
+    arrived: Platform, stage: str
+) -> None:
+    arrived.replace_day(TUESDAY, lambda rows: rows.assign(age=rows["age"].where(rows.index > 2, 7)))
+    arrived.run("ingestion", TUESDAY)
+    features = arrived.table("features", TUESDAY)
+    table = arrived.table(stage, TUESDAY)
+    lost = table.iloc[1:] if stage != "extraction" else table.assign(duplicates_dropped=5_000)
+    arrived.lake.write(f"claims/{stage}", lost, TUESDAY, TUESDAY)
+
+    assert evaluation(arrived, "every_row_accounted", "raw").passed
+    with pytest.raises(RunFailed, match=r"(?s)2026-01-06: .* rows read, .*Materialise these days"):
+        features_after_check(arrived, TUESDAY)
+
+    assert not evaluation(arrived, "every_row_accounted", "raw").passed
+    assert arrived.table("features", TUESDAY).attrs == features.attrs
+    arrived.run("ingestion", TUESDAY)
+    assert evaluation(arrived, "every_row_accounted", "raw").passed
+
+
+def test_a_new_column_is_reported_and_ignored(arrived: Platform) -> None:
+    change_table(arrived, f"ALTER TABLE {TABLE} ADD COLUMN shoe_size INTEGER DEFAULT 42")
+    other = with_query(arrived, lambda query: query.replace("age,", "age, shoe_size,"))
+
+    other.run("ingestion", MONDAY)
+
+    assert other.metadata("raw", MONDAY)["columns_ignored"] == ["shoe_size"]
+    assert "shoe_size" not in other.table("raw", MONDAY)
+
+
+def test_a_missing_optional_column_is_reported_and_all_missing(arrived: Platform) -> None:
+    other = with_query(arrived, lambda query: query.replace("employment_type", "NULL AS nothing"))
+
+    other.run("ingestion", MONDAY)
+
+    assert other.metadata("raw", MONDAY)["columns_absent"] == ["employment_type"]
+    assert other.table("raw", MONDAY)["employment_type"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("bmi,", "", r"bmi .*8 to 80 .*no such column"),
+        ("bmi,", "bmi AS body_mass_index,", r"bmi.*body_mass_index"),
+        ("bmi,", "'heavy' AS bmi,", r"bmi.*heavy"),
+    ],
+    ids=["missing", "renamed", "changed type"],
+)
+def test_a_source_that_breaks_the_contract_fails_side_by_side_and_nothing_is_written(
+    arrived: Platform, before: str, after: str, told: str
+) -> None:
+    other = with_query(arrived, lambda query: query.replace(before, after))
+
+    with pytest.raises(RunFailed, match=f"(?s)expected.*found.*(?:{told})"):
+        other.run("ingestion", MONDAY)
+
+    assert other.lake.rows_per_day("claims/raw") == {}
+
+
+def test_rows_in_quarantine_tell_when_and_by_which_run_they_were_put_aside(
+    arrived: Platform,
+) -> None:
+    arrived.replace_day(TUESDAY, lambda rows: rows.assign(age=rows["age"].where(rows.index > 2, 7)))
+    arrived.run("ingestion", TUESDAY)
+    first = arrived.table("quarantine", TUESDAY)
+    assert first["run_id"].nunique() == 1
+    assert first["quarantined_at"].notna().all()
+
+    arrived.replace_day(
+        TUESDAY, lambda rows: rows.assign(age=rows["age"].where(rows.index != 5, 8))
+    )
+    arrived.run("ingestion", TUESDAY)
+
+    second = arrived.table("quarantine", TUESDAY)
+    assert len(second) == len(first) + 1
+    assert second["run_id"].nunique() == 2
+    both = second.merge(first, on=list(first.columns))
+    assert len(both) == len(first), "rows that were there before keep when and by which run"
 
 
 def test_a_failed_day_is_mended_by_the_next_ordinary_run(arrived: Platform) -> None:
@@ -162,26 +289,21 @@ def test_each_day_of_a_range_has_metadata_of_its_own(arrived: Platform) -> None:
 def test_the_volume_check_warns_of_an_unusual_day(
     arrived: Platform, share: float, passed: bool
 ) -> None:
-    import dagster as dg
-
     arrived.replace_day(TUESDAY, lambda rows: rows.head(int(len(rows) * share)))
 
     arrived.run("ingestion", TUESDAY)
 
-    key = dg.AssetCheckKey(dg.AssetKey(["claims", "extraction"]), "volume_as_expected")
-    record = arrived.instance.get_latest_asset_check_evaluation_record(key)
-    assert record is not None
-    evaluation = record.evaluation
-    assert evaluation.passed is passed
-    assert (TUESDAY in evaluation.metadata["unusual"].value) is not passed
+    found = evaluation(arrived, "volume_as_expected", "extraction")
+    assert found.passed is passed
+    assert (TUESDAY in found.metadata["unusual"].value) is not passed
 
 
 def test_an_extraction_waits_for_another_process_and_reads_after_it(arrived: Platform) -> None:
     import threading
 
-    from filelock import FileLock
+    from ml_assets.locks import tables_lock
 
-    with FileLock(arrived.environment.home / "claims_extraction.lock"):
+    with tables_lock(arrived.environment.home, "claims"):
         run = threading.Thread(target=arrived.run, args=("ingestion", TUESDAY))
         run.start()
         run.join(timeout=2)

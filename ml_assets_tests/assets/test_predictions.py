@@ -9,6 +9,7 @@ import pytest
 
 from ml_assets.core.bundle import MODEL_FILE, predict
 from ml_assets.core.explanations import read_reasons, strongest_reasons
+from ml_assets.core.scoring import standing
 from ml_assets.runs import RunFailed
 from ml_assets.use_case import columns
 from ml_assets_tests.conftest import SMALL, Platform
@@ -23,12 +24,17 @@ def scored(trained: Platform) -> Platform:
     return trained
 
 
+def stands(platform: Platform, first: str, last: str | None = None) -> pd.DataFrame:
+    """What stands of the predictions of some days."""
+    return standing(platform.table("predictions", first, last)).reset_index(drop=True)
+
+
 def bundle_folders(platform: Platform) -> list[Path]:
     return [file.parent for file in Path(platform.registry.artifacts).rglob(MODEL_FILE)]
 
 
 def test_every_application_is_scored_and_names_its_versions(scored: Platform) -> None:
-    predictions = scored.table("predictions", FIRST, LAST)
+    predictions = stands(scored, FIRST, LAST)
 
     features = scored.table("features", FIRST, LAST)
     champion = scored.table("champion", LAST).iloc[0]
@@ -43,7 +49,7 @@ def test_every_application_is_scored_and_names_its_versions(scored: Platform) ->
 def test_the_metadata_tells_the_expected_number_of_claims(scored: Platform) -> None:
     metadata = scored.metadata("predictions", LAST)
 
-    expected = scored.table("predictions", LAST)["probability"].sum()
+    expected = stands(scored, LAST)["probability"].sum()
     assert metadata["expected_positives"] == pytest.approx(expected, abs=0.06)
     assert metadata["rows_with_unseen_category"] == {}
 
@@ -59,8 +65,43 @@ def test_scoring_the_same_day_twice_leaves_the_table_as_it_was(scored: Platform)
     assert after.attrs == before.attrs
 
 
+def test_a_correction_is_said_anew_beside_what_was_said_before(scored: Platform) -> None:
+    before = scored.table("predictions", LAST)
+    applications = len(stands(scored, LAST))
+    scored.replace_day(LAST, lambda rows: rows.assign(age=rows["age"].where(rows.index != 0, 91)))
+    outcome_only = {"ops": {"claims__predictions": {"config": {"keep_unchanged": True}}}}
+
+    scored.run("scoring", LAST, config=outcome_only)
+
+    after = scored.table("predictions", LAST)
+    new = after[~after["data_version"].isin(before["data_version"])]
+    assert len(after) == len(before) + 1
+    assert len(new) == 1
+    old = after[
+        after["superseded_at"].notna() & after["application_id"].isin(new["application_id"])
+    ]
+    assert old["application_id"].tolist() == new["application_id"].tolist()
+    others = before[before["application_id"] != old["application_id"].iloc[0]]
+    pd.testing.assert_frame_equal(
+        after[after["application_id"].isin(others["application_id"])].reset_index(drop=True),
+        others.reset_index(drop=True),
+    )
+    metadata = scored.metadata("predictions", LAST)
+    assert (metadata["applications"], metadata["superseded"]) == (applications, 1)
+
+
+def test_an_outcome_that_arrives_changes_no_prediction(scored: Platform) -> None:
+    before = scored.table("predictions", LAST)
+    scored.replace_day(LAST, lambda rows: rows.assign(claim_status=1))
+
+    scored.run("scoring", LAST)
+
+    assert (scored.table("features", LAST)["claim_status"] == 1).all()
+    pd.testing.assert_frame_equal(scored.table("predictions", LAST), before)
+
+
 def test_a_row_is_referred_from_the_champions_threshold_on(scored: Platform) -> None:
-    predictions = scored.table("predictions", FIRST, LAST)
+    predictions = stands(scored, FIRST, LAST)
     threshold = scored.table("model", LAST)["threshold"][0]
 
     assert predictions["refer"].tolist() == (predictions["probability"] >= threshold).tolist()
@@ -72,8 +113,8 @@ def test_a_row_is_referred_from_the_champions_threshold_on(scored: Platform) -> 
 
 def test_each_prediction_comes_with_its_three_strongest_reasons(scored: Platform) -> None:
     predictions, features = (
-        scored.table(stage, LAST).set_index("application_id")
-        for stage in ("predictions", "features")
+        frame.set_index("application_id")
+        for frame in (stands(scored, LAST), scored.table("features", LAST))
     )
     champion = scored.table("champion", LAST).iloc[0]
     bundle = scored.registry.load("claims", champion["version"], champion["sha256"])
@@ -85,17 +126,17 @@ def test_each_prediction_comes_with_its_three_strongest_reasons(scored: Platform
 
 
 def test_reasons_can_be_switched_off(scored: Platform) -> None:
-    before = scored.table("predictions", LAST)
+    before = stands(scored, LAST)
     scoring = scored.environment.scoring.model_copy(update={"reasons": 0})
     environment = scored.environment.model_copy(update={"scoring": scoring})
 
     Platform(environment, scored.instance).run("scoring", LAST)
-    quiet = scored.table("predictions", LAST)
+    quiet = stands(scored, LAST)
     scored.run("scoring", LAST)
 
     assert set(quiet["reasons"]) == {"[]"}
     assert quiet["probability"].tolist() == before["probability"].tolist()
-    assert scored.table("predictions", LAST)["reasons"].tolist() == before["reasons"].tolist()
+    assert stands(scored, LAST)["reasons"].tolist() == before["reasons"].tolist()
 
 
 def test_an_unseen_category_is_counted_and_the_row_still_scored(scored: Platform) -> None:
@@ -110,7 +151,7 @@ def test_an_unseen_category_is_counted_and_the_row_still_scored(scored: Platform
     try:
         scored.run("scoring", LAST, only="predictions")
         metadata = scored.metadata("predictions", LAST)
-        rows = scored.table("predictions", LAST)
+        rows = stands(scored, LAST)
     finally:
         scored.lake.write("claims/features", before, LAST, LAST)
 
@@ -171,7 +212,7 @@ def test_the_check_of_expected_positives_compares_what_was_said_in_time(
 ) -> None:
     days = "2026-01-08", "2026-01-14"
     trained.run("scoring", *days)
-    said = trained.table("predictions", *days)
+    said = stands(trained, *days)
     early = said.assign(scored_at=said["received_at"], probability=said["probability"] * factor)
     trained.lake.write("claims/predictions", early, *days)
 

@@ -9,7 +9,7 @@ import pytest
 
 from ml_assets.core.bundle import Bundle, predict
 from ml_assets.core.explanations import strongest_reasons
-from ml_assets.core.scoring import keep_known, score
+from ml_assets.core.scoring import beside, score, standing
 from ml_assets.core.tables import Predictions, keyed
 
 MORNING = datetime(2026, 1, 6, 6, tzinfo=UTC)
@@ -17,7 +17,7 @@ EVENING = datetime(2026, 1, 6, 18, tzinfo=UTC)
 ROWS = pd.DataFrame(
     {
         "day": "2026-01-05",
-        "claim_id": [f"C{i}" for i in range(40)],
+        "claim_id": [f"C{i:02}" for i in range(40)],
         "received_at": pd.to_datetime("2026-01-05 10:00", utc=True).as_unit("us"),
         "amount": [i % 7 / 3 for i in range(40)],
         "kind": [["a", "b", "c"][i % 3] for i in range(40)],
@@ -120,17 +120,18 @@ def test_reasons_are_those_of_the_row_and_can_be_switched_off(bundle: Bundle) ->
     pd.testing.assert_frame_equal(said.drop(columns="reasons"), quiet.drop(columns="reasons"))
 
 
+def said_again(new: pd.DataFrame, before: pd.DataFrame, *, any_model: bool) -> pd.DataFrame:
+    return beside(new, before, key="claim_id", any_model=any_model, at=EVENING)
+
+
 def test_decision_and_reasons_stand_with_the_probability_that_they_belong_to(
     bundle: Bundle,
 ) -> None:
     first = scored(ROWS, bundle)
     stricter = replace(bundle, threshold=0.0)
 
-    stands = keep_known(
-        scored(ROWS, stricter, version=2, at=EVENING, reasons=0),
-        first,
-        key="claim_id",
-        any_model=True,
+    stands = said_again(
+        scored(ROWS, stricter, version=2, at=EVENING, reasons=0), first, any_model=True
     )
 
     pd.testing.assert_frame_equal(stands, first)
@@ -140,35 +141,65 @@ def test_decision_and_reasons_stand_with_the_probability_that_they_belong_to(
 def test_scoring_again_with_the_same_model_changes_nothing(bundle: Bundle) -> None:
     first, again = scored(ROWS, bundle), scored(ROWS, bundle, at=EVENING)
 
-    kept = keep_known(again, first, key="claim_id", any_model=False)
-
-    pd.testing.assert_frame_equal(kept, first)
+    pd.testing.assert_frame_equal(said_again(again, first, any_model=False), first)
 
 
-def test_only_the_row_whose_inputs_changed_is_scored_again(bundle: Bundle) -> None:
+def test_a_row_whose_inputs_changed_is_scored_beside_what_was_said_before(bundle: Bundle) -> None:
     first = scored(ROWS, bundle)
     changed = ROWS.copy()
     changed.loc[4, "amount"] = 99.0
 
-    kept = keep_known(scored(changed, bundle, at=EVENING), first, key="claim_id", any_model=False)
+    said = said_again(scored(changed, bundle, at=EVENING), first, any_model=False)
 
-    assert kept.index[kept["scored_at"] == EVENING].tolist() == [4]
+    assert len(said) == 41
+    old, new = said[said["claim_id"] == "C04"].to_dict("records")
+    assert (old["scored_at"], old["superseded_at"]) == (MORNING, EVENING)
+    assert old["probability"] == first["probability"][4]
+    assert new["scored_at"] == EVENING
+    assert pd.isna(new["superseded_at"])
+    pd.testing.assert_frame_equal(
+        said[said["claim_id"] != "C04"].reset_index(drop=True),
+        first.drop(index=4).reset_index(drop=True),
+    )
+    keyed(Predictions, "claim_id").validate(said)
+
+
+def test_what_was_superseded_stays_so_when_the_inputs_change_back(bundle: Bundle) -> None:
+    changed = ROWS.assign(amount=99.0)
+    first = scored(ROWS, bundle)
+    second = said_again(scored(changed, bundle, at=EVENING), first, any_model=True)
+
+    third = said_again(scored(ROWS, bundle, at=EVENING), second, any_model=True)
+
+    assert len(third) == 120
+    assert standing(third)["probability"].tolist() == first["probability"].tolist()
+    assert (standing(third)["scored_at"] == EVENING).all()
+
+
+def test_an_application_that_has_gone_stays_on_record(bundle: Bundle) -> None:
+    first = scored(ROWS, bundle)
+
+    said = said_again(scored(ROWS.drop(index=7), bundle, at=EVENING), first, any_model=True)
+
+    assert len(said) == 40
+    assert said.loc[said["superseded_at"].notna(), "claim_id"].tolist() == ["C07"]
 
 
 def test_another_model_scores_again_unless_unchanged_rows_shall_stand(bundle: Bundle) -> None:
     first = scored(ROWS, bundle)
     second = scored(ROWS, bundle, version=2, at=EVENING)
 
-    again = keep_known(second, first, key="claim_id", any_model=False)
-    stands = keep_known(second, first, key="claim_id", any_model=True)
+    again = said_again(second, first, any_model=False)
+    stands = said_again(second, first, any_model=True)
 
-    pd.testing.assert_frame_equal(again, second)
+    pd.testing.assert_frame_equal(standing(again).reset_index(drop=True), second)
+    assert (again["superseded_at"] == EVENING).sum() == 40
     pd.testing.assert_frame_equal(stands, first)
 
 
 def test_a_new_row_is_scored_beside_those_that_stand(bundle: Bundle) -> None:
     before = scored(ROWS.head(39), bundle)
 
-    kept = keep_known(scored(ROWS, bundle, at=EVENING), before, key="claim_id", any_model=True)
+    said = said_again(scored(ROWS, bundle, at=EVENING), before, any_model=True)
 
-    assert kept.index[kept["scored_at"] == EVENING].tolist() == [39]
+    assert said.index[said["scored_at"] == EVENING].tolist() == [39]

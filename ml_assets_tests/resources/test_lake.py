@@ -1,11 +1,14 @@
+import json
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from ml_assets.partitions import days_between
 from ml_assets.resources.lake import Lake, LakeError
@@ -209,7 +212,9 @@ def test_an_older_version_stays_readable(lake: Lake) -> None:
 def test_a_version_that_does_not_exist_is_named(lake: Lake) -> None:
     lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)
 
-    with pytest.raises(LakeError, match=rf"{TABLE} at version 7 cannot be opened"):
+    with pytest.raises(
+        LakeError, match=rf"{TABLE} at version 7 cannot be opened.*newest version is 0"
+    ):
         lake.read(TABLE, MONDAY, MONDAY, version=7)
 
 
@@ -409,3 +414,205 @@ def test_rows_of_another_shape_are_refused_and_nothing_is_written(
         lake.write("claims/shape", rows.assign(**change), "2026-01-05", "2026-01-05")
 
     pd.testing.assert_frame_equal(lake.read("claims/shape", "2026-01-05", "2026-01-05"), rows)
+
+
+def test_the_log_tells_what_was_written_why_and_by_whom(lake: Lake) -> None:
+    note = {"cause": "sensor", "run_id": "run-1"}
+    lake.write(TABLE, rows(MONDAY, TUESDAY), MONDAY, WEDNESDAY, note=note)
+    lake.append(TABLE, rows(THURSDAY, count=3), note={"cause": "hand"})
+
+    added, written = lake.log(TABLE)
+
+    assert (written.version, written.operation) == (0, "write")
+    assert (written.first_day, written.last_day) == (MONDAY, WEDNESDAY)
+    assert (written.cause, written.run_id, written.rows) == ("sensor", "run-1", 4)
+    assert (added.version, added.operation, added.cause) == (1, "append", "hand")
+    assert (added.first_day, added.last_day, added.rows) == (THURSDAY, THURSDAY, 3)
+    assert added.run_id is None
+    assert written.at <= added.at <= datetime.now(UTC)
+    assert written.readable is None
+
+
+def test_a_note_comes_back_as_it_went_in(lake: Lake) -> None:
+    strange = 'he said "x"\n\'; DROP TABLE \\ {}, ünï 😀'
+
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY, note={"cause": strange, "rows_of": "b"})
+
+    assert lake.log(TABLE)[0].cause == strange
+    assert_holds(lake, rows(MONDAY))
+
+
+def test_versions_without_a_note_tell_what_delta_knows(lake: Lake) -> None:
+    place = lake.uri(TABLE)
+    whole = pa.table({"day": [MONDAY, TUESDAY], "id": ["a", "b"]})
+    write_deltalake(place, whole, partition_by=["day"])
+    write_deltalake(
+        place,
+        whole.slice(0, 1),
+        mode="overwrite",
+        predicate=f"day >= '{MONDAY}' AND day <= '{MONDAY}'",
+    )
+
+    newest, oldest = lake.log(TABLE)
+
+    assert (newest.cause, newest.run_id) == (None, None)
+    assert (newest.first_day, newest.last_day, newest.rows) == (MONDAY, MONDAY, 1)
+    assert (oldest.first_day, oldest.rows) == (None, 2)
+
+
+def test_a_write_without_news_leaves_no_version(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY, note={"cause": "schedule"})
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY, note={"cause": "sensor"})
+
+    assert [each.cause for each in lake.log(TABLE)] == ["schedule"]
+
+
+def test_the_log_can_be_asked_for_one_day_and_for_the_newest(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY, TUESDAY), MONDAY, TUESDAY)
+    lake.write(TABLE, rows(WEDNESDAY), WEDNESDAY, WEDNESDAY)
+    lake.write(TABLE, rows(TUESDAY, amount=9), TUESDAY, TUESDAY)
+
+    assert [each.version for each in lake.log(TABLE, day=TUESDAY)] == [2, 0]
+    assert [each.version for each in lake.log(TABLE, limit=2)] == [2, 1]
+    assert lake.log(TABLE, day=THURSDAY) == []
+
+
+@pytest.mark.slow  # some hundred commits
+def test_the_log_is_whole_however_long(lake: Lake) -> None:
+    for place in range(150):
+        lake.append(TABLE, rows(TUESDAY, count=1, amount=place))
+
+    assert [each.version for each in lake.log(TABLE)] == list(range(149, -1, -1))
+    assert lake.version_at(TABLE, lake.log(TABLE)[-1].at) >= 0
+
+
+def test_the_log_and_a_read_of_an_unknown_table_list_those_there_are(lake: Lake) -> None:
+    lake.write("claims/raw", rows(MONDAY), MONDAY, MONDAY)
+    lake.write("claims/extraction", rows(MONDAY), MONDAY, MONDAY)
+
+    for asked in (lambda: lake.log(TABLE), lambda: lake.read(TABLE, MONDAY, MONDAY)):
+        with pytest.raises(LakeError, match="there are claims/extraction, claims/raw"):
+            asked()
+    assert lake.tables() == ["claims/extraction", "claims/raw"]
+
+
+def test_without_tables_there_are_none(lake: Lake) -> None:
+    assert lake.tables() == []
+    with pytest.raises(LakeError, match="there are no tables yet"):
+        lake.log(TABLE)
+
+
+def test_what_is_no_table_is_not_listed(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)
+    (Path(lake.url) / "claims/aside").mkdir()
+    (Path(lake.url) / "claims/notes.txt").write_text("x")
+
+    assert lake.tables() == [TABLE]
+
+
+def stamp(lake: Lake, *instants: str) -> None:
+    """Give the versions of the table other times, as if written by other clocks."""
+    for version, instant in enumerate(instants):
+        file = Path(lake.uri(TABLE)) / "_delta_log" / f"{version:020}.json"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for line in lines:
+            if "commitInfo" in line:
+                at = datetime.fromisoformat(instant)
+                line["commitInfo"]["timestamp"] = int(at.timestamp() * 1000)
+        file.write_text("\n".join(map(json.dumps, lines)))
+
+
+def test_an_instant_gives_the_version_that_stood_then(lake: Lake) -> None:
+    for amount in range(3):
+        lake.write(TABLE, rows(MONDAY, amount=amount), MONDAY, MONDAY)
+    stamp(lake, *(f"2026-02-0{day}T12:00:00+00:00" for day in (1, 2, 3)))
+
+    def amount_at(instant: str) -> float:
+        found = lake.read(TABLE, MONDAY, MONDAY, version=datetime.fromisoformat(instant))
+        return float(found["amount"].iloc[0])
+
+    assert amount_at("2026-02-01T12:00:00+00:00") == 0
+    assert amount_at("2026-02-02T11:59:59+00:00") == 0
+    assert amount_at("2026-02-02T13:00:00+01:00") == 1
+    assert amount_at("2030-01-01T00:00:00+00:00") == 2
+    with pytest.raises(LakeError, match=r"no version at 2026-02-01 11:59:59 UTC yet: its first, 0"):
+        amount_at("2026-02-01T11:59:59+00:00")
+    with pytest.raises(ValueError, match="no time zone"):
+        amount_at("2026-02-02T13:00:00")
+
+
+def test_a_clock_that_was_ahead_once_does_not_hide_later_versions(lake: Lake) -> None:
+    for amount in range(3):
+        lake.write(TABLE, rows(MONDAY, amount=amount), MONDAY, MONDAY)
+    stamp(
+        lake, "2026-02-01T12:00:00+00:00", "2031-01-01T12:00:00+00:00", "2026-02-03T12:00:00+00:00"
+    )
+
+    assert lake.version_at(TABLE, datetime(2026, 2, 2, tzinfo=UTC)) == 0
+    assert lake.version_at(TABLE, datetime(2026, 2, 4, tzinfo=UTC)) == 2
+
+
+def test_the_files_of_days_change_with_their_rows_alone(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY, TUESDAY), MONDAY, TUESDAY)
+    monday, tuesday = (lake.files(TABLE, day, day) for day in (MONDAY, TUESDAY))
+
+    lake.write(TABLE, rows(TUESDAY, amount=9), TUESDAY, TUESDAY)
+
+    assert lake.files(TABLE, MONDAY, MONDAY) == monday
+    assert lake.files(TABLE, TUESDAY, TUESDAY) != tuesday
+    assert lake.files(TABLE, version=0) == monday | tuesday
+    assert lake.files("claims/none") == frozenset()
+
+
+def test_a_version_whose_files_are_gone_is_told_from_a_broken_table(lake: Lake) -> None:
+    for amount in range(4):
+        lake.write(TABLE, rows(MONDAY, amount=amount), MONDAY, MONDAY)
+    lake.remove(TABLE, lake.files(TABLE, version=1) | lake.files(TABLE, version=0))
+
+    with pytest.raises(LakeError) as gone:
+        lake.read(TABLE, MONDAY, MONDAY, version=1)
+
+    assert f"version 1 of the table {TABLE} was cleaned up" in str(gone.value)
+    assert "The oldest readable version after it is 2." in str(gone.value)
+    assert [each.readable for each in lake.log(TABLE, check_files=True)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert lake.read(TABLE, MONDAY, MONDAY, version=2)["amount"].iloc[0] == 2
+
+    lake.remove(TABLE, lake.files(TABLE))
+    with pytest.raises(LakeError, match=r"cannot be read: .*from a backup"):
+        lake.read(TABLE, MONDAY, MONDAY)
+
+
+def test_a_commit_that_breaks_off_leaves_orphans_that_nobody_reads(lake: Lake) -> None:
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)
+    in_the_way = Path(lake.uri(TABLE)) / "_delta_log" / f"{1:020}.json"
+    in_the_way.mkdir()
+
+    with pytest.raises(LakeError, match=f"{TABLE} cannot be written"):
+        lake.write(TABLE, rows(MONDAY, amount=9), MONDAY, MONDAY)
+
+    in_the_way.rmdir()
+    assert len([file for file in lake.stored(TABLE) if file.is_data]) > len(lake.files(TABLE))
+    assert_holds(lake, rows(MONDAY))
+    assert lake.write(TABLE, rows(MONDAY, amount=9), MONDAY, MONDAY).version == 1
+    assert_holds(lake, rows(MONDAY, amount=9))
+
+
+def test_compaction_keeps_the_rows_and_makes_one_file_of_each_day(lake: Lake) -> None:
+    for amount in range(3):
+        lake.append(TABLE, rows(MONDAY, TUESDAY, count=1, amount=amount))
+    before = lake.read(TABLE, MONDAY, TUESDAY)
+
+    lake.compact(TABLE, note={"cause": "schedule"})
+
+    pd.testing.assert_frame_equal(lake.read(TABLE, MONDAY, TUESDAY), before)
+    assert len(lake.files(TABLE)) == 2
+    newest = lake.log(TABLE)[0]
+    assert (newest.version, newest.operation, newest.cause) == (3, "compact", "schedule")
+    lake.compact(TABLE)
+    assert lake.version(TABLE) == 3
+    assert lake.log(TABLE, day=MONDAY)[0].version == 2

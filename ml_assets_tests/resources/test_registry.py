@@ -311,7 +311,7 @@ def test_mlflow_serves_the_rows_of_the_real_source_as_we_score_their_features(
     days = "2026-01-14", "2026-01-16"
     rows = trained.warehouse.read(
         use_case.query, (day_start(days[0], zone), day_end(days[1], zone))
-    )
+    ).to_pandas()
     features = trained.table("features", *days)
 
     model = mlflow.pyfunc.load_model(model_folder(trained.registry, use_case.name, newest.version))

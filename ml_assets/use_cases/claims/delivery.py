@@ -31,7 +31,11 @@ def delivered_days(warehouse: Warehouse) -> list[str]:
     if not warehouse.exists(TABLE):
         return []
     found = warehouse.fingerprints(
-        _WINDOW, _EVER, received_at="received_at", updated_at="updated_at"
+        _WINDOW,
+        _EVER,
+        key="application_id",
+        received_at="received_at",
+        updated_at="updated_at",
     )
     return sorted(found)
 

@@ -93,9 +93,10 @@ class ClaimsFeatures(pa.DataFrameModel):
 class ClaimsRaw(ClaimsFeatures):
     """One application as the source said it that day, with the columns that no model sees."""
 
-    family_history_3: Series[pd.Int8Dtype] = pa.Field(
+    # Optional: a delivery may lack these columns altogether.
+    family_history_3: Series[pd.Int8Dtype] | None = pa.Field(
         isin=[0, 1], nullable=True, description="Family history 3: mostly not asked"
     )
-    employment_type: Series[pd.Int8Dtype] = pa.Field(
+    employment_type: Series[pd.Int8Dtype] | None = pa.Field(
         isin=[0, 1], nullable=True, description="Employment type: mostly not given"
     )

@@ -1,0 +1,121 @@
+"""Quarantine as people use it: what lies there and why, and which rows would pass now.
+
+How a row gets there belongs in `ml_assets.assets.extraction`; moving rows out of it is a run of the
+same asset, which `replay` asks for.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import dagster as dg
+import pandas as pd
+
+from ml_assets.champions import history
+from ml_assets.changes import recent
+from ml_assets.environment import Environment
+from ml_assets.resources.lake import Lake
+from ml_assets.runs import RunFailed, run_days
+from ml_assets.schedules import keep_unchanged
+from ml_assets.use_case import UseCase
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What became of a day's quarantine.
+
+    Attributes:
+        day: The day.
+        before: Rows that were in quarantine.
+        after: Rows that still are.
+        read_again: Whether the source had changed, so that it was read again.
+        problem: Why the day's features could not follow; empty if they did.
+    """
+
+    day: str
+    before: int
+    after: int
+    read_again: bool
+    problem: str
+
+
+def rows_aside(lake: Lake, use_case: UseCase, day: str | None = None) -> pd.DataFrame:
+    """The rows in quarantine, of one day or of all, ordered by day.
+
+    Raises:
+        ValueError: There is no quarantine of this day.
+    """
+    table = f"{use_case.name}/quarantine"
+    days = sorted(lake.rows_per_day(table))
+    if day is not None:
+        days = [known for known in days if known == day]
+    if not days:
+        when = f" of {day}" if day else ""
+        raise ValueError(f"no row{when} is in quarantine: there is nothing to show or to replay.")
+    return lake.read(table, days[0], days[-1])
+
+
+def summary(aside: pd.DataFrame) -> pd.DataFrame:
+    """How many rows of a day lie in quarantine for which reason: day, reason, column, rows."""
+    counted = aside.groupby(["day", "reason", "column"]).size().rename("rows")
+    return counted.reset_index().sort_values(
+        ["day", "rows"], ascending=[True, False], kind="stable", ignore_index=True
+    )
+
+
+def replay(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    environment: Environment,
+    use_case: UseCase,
+    lake: Lake,
+    days: Iterable[str],
+    *,
+    changed: Iterable[str],
+    now: pd.Timestamp,
+    on_day: Callable[[str], None],
+) -> list[Replayed]:
+    """Judge the rows of some days again, by the contract of now, and let features follow.
+
+    A day whose source has changed is read again; of others, the stored rows are judged. Recent days
+    are scored too, if somebody serves. Doing it again changes nothing.
+
+    Args:
+        definitions: The platform's jobs.
+        instance: Where the runs are recorded.
+        environment: Its settings.
+        use_case: Whose quarantine.
+        lake: The tables.
+        days: The days to replay.
+        changed: Days whose source differs from what was extracted.
+        now: The present instant.
+        on_day: Called with each day before it is replayed.
+    """
+    table, changed, serves = (
+        f"{use_case.name}/quarantine",
+        set(changed),
+        bool(history(lake, use_case)),
+    )
+    before = lake.rows_per_day(table)
+    done = []
+    for day in days:
+        on_day(day)
+        scored = serves and recent(day, environment, now)
+        ops = {f"{use_case.name}_extraction": {"config": {"replay": day not in changed}}}
+        if scored:
+            ops |= keep_unchanged(use_case)["ops"]
+        problem = ""
+        try:
+            run_days(
+                definitions,
+                instance,
+                f"{use_case.name}_{'scoring' if scored else 'ingestion'}",
+                day,
+                day,
+                run_config={"ops": ops},
+                because="replay",
+            )
+        except RunFailed as error:
+            problem = str(error)
+        after = lake.rows_per_day(table).get(day, 0)
+        done.append(Replayed(day, before.get(day, 0), after, day in changed, problem))
+    return done
