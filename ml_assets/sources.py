@@ -16,7 +16,7 @@ from ml_assets.partitions import day_end, day_start
 from ml_assets.resources.lake import Lake
 from ml_assets.resources.landing import Landing, Taken
 from ml_assets.resources.warehouse import Extract, Warehouse
-from ml_assets.use_case import UseCase
+from ml_assets.use_case import DAY, UseCase
 
 # Rows before the start date, or of the future, are nobody's: they are counted, and told.
 _EVER = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
@@ -82,6 +82,11 @@ def extract(source: Source, use_case: UseCase, days: Sequence[str]) -> Extract:
             updated_at=use_case.updated_at,
             received_at=use_case.received_at,
             zone=zone,
+            required=[
+                name
+                for name, column in use_case.raw.to_schema().columns.items()
+                if column.required and name != DAY
+            ],
         )
     return source.warehouse.extract(
         use_case.query,

@@ -68,7 +68,6 @@ def read_csv(
         _require_text(data, start)
     names, delimiter, begin, line = _header(data, start)
     require_names(names, f"line {line - 1}", reserved)
-    wanted = names if columns is None else [name for name in columns if name in names]
     end = _without_blank_end(data, begin)
     wanted = names if columns is None else [name for name in columns if name in names]
     if begin >= end:

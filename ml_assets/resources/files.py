@@ -161,8 +161,6 @@ def _read_parquet(
             table = _careful(data, texts, max_bytes, columns)
         else:
             table = file.read()
-        if table.num_rows != rows:
-            raise FileError(f"it has {table.num_rows:,} rows where its footer says {rows:,}")
         plain = _without_dictionaries(_wanted(table, columns))
     except (pa.ArrowException, OSError) as error:
         raise FileError(
@@ -198,13 +196,16 @@ def _careful(
     """
     file = parquet.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
     nested = any(pa.types.is_nested(field.type) for field in file.schema_arrow)
-    kept, size = [], 0
+    kept, rows, size = [], 0, 0
     for batch in file.iter_batches(_BATCH_ROWS // 64 if nested else _BATCH_ROWS):
         batch.validate(full=True)
+        rows += batch.num_rows
         size += sum(_decoded_bytes(column) for column in batch.columns)
         if size > max_bytes:
             raise FileError(_too_large(size, max_bytes))
         kept.append(_wanted(pa.Table.from_batches([batch]), columns))
+    if rows != file.metadata.num_rows:
+        raise FileError(f"it has {rows:,} rows where its footer says {file.metadata.num_rows:,}")
     empty = _wanted(file.schema_arrow.empty_table(), columns)
     return pa.concat_tables(kept) if kept else empty
 

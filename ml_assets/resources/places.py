@@ -383,7 +383,8 @@ def _remote_entry(path: str, found: dict[str, Any]) -> Entry:
     if isinstance(at, str):
         at = datetime.fromisoformat(at)
     elif isinstance(at, int | float):
-        at = _instant(int(at * 1e9))
+        # To the nearest microsecond, so that it is the same instant however a listing tells it.
+        at = datetime.fromtimestamp(at, UTC)
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     size = int(found.get("size") or 0)
     return Entry(path, size, at, at, (size, at, found.get("ETag") or found.get("etag")))
