@@ -22,6 +22,7 @@ from ml_assets.cli_common import (
     console,
     load,
     require_home,
+    shown,
 )
 from ml_assets.cli_contract import app as contract_app
 from ml_assets.cli_data import app as data_app
@@ -183,7 +184,7 @@ def run(
         prepare_home(environment)
         if not one_by_one:
             _take_files(environment)
-        with dg.DagsterInstance.get() as instance, console.status(f"{name} …") as shown:
+        with dg.DagsterInstance.get() as instance, console.status(f"{name} …") as state:
             for first, last in spans:
                 run_days(
                     definitions,
@@ -191,14 +192,14 @@ def run(
                     name,
                     first,
                     last,
-                    on_event=lambda event: shown.update(f"{name}: {event.step_key or '…'}"),
+                    on_event=lambda event: state.update(f"{name}: {event.step_key or '…'}"),
                 )
         console.print(f"{name} is done for {_days(days)}")
         lake = resources(environment)["lake"]
         table = {Job.TRAINING: "champion", Job.TUNING: "hyperparameters"}.get(job)
         for each in days if table else ():
             reason = lake.read(f"{CLAIMS.name}/{table}", each, each)["reason"].iloc[0]
-            console.print(f"{each}: {reason}", soft_wrap=True, highlight=False)
+            console.print(f"{each}: {shown(reason)}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -235,13 +236,15 @@ def status(env: EnvOption = None, home: HomeOption = None) -> None:
                     stage, str(len(days.present)), newest, _days(days.stale), _days(days.failed)
                 )
             console.print(table)
-            console.print(f"Champion: {use_case.champion}")
+            console.print(f"Champion: {shown(use_case.champion)}")
             console.print(f"Changed in the source, not yet read: {_days(use_case.changed)}")
             console.print(f"Last run: {use_case.last_run}")
             if use_case.outside:
                 console.print(f"Outside of all days: {use_case.outside}", style="yellow")
             if use_case.last_failure:
-                console.print(f"Last failure: {use_case.last_failure}", style="red")
+                console.print(
+                    f"Last failure: {shown(use_case.last_failure, keep=chr(10))}", style="red"
+                )
 
 
 @app.command()

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from ml_assets.core.texts import visible
 from ml_assets.environment import ENVIRONMENTS, Environment, load_environment
 
 console = Console()
@@ -44,6 +45,11 @@ def a_day(text: str) -> str:
         raise ValueError(f"{text!r} is not a day: expected YYYY-MM-DD") from None
 
 
+def shown(value: object, *, keep: str = "") -> str:
+    """A value from outside, fit for the terminal: neither markup nor control characters act."""
+    return escape(visible(str(value), keep=keep))
+
+
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """End errors that a person can mend in one message and exit code 1."""
@@ -52,7 +58,9 @@ def clear_errors() -> Iterator[None]:
     except (ValueError, OSError, RuntimeError) as error:
         if not type(error).__module__.startswith("ml_assets") and type(error) is not ValueError:
             raise
-        errors.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        errors.print(
+            f"[red]Error:[/red] {shown(error, keep=chr(10))}", soft_wrap=True, highlight=False
+        )
         raise typer.Exit(1) from None
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -22,6 +21,7 @@ from ml_assets.cli_common import (
     errors,
     load,
     require_home,
+    shown,
 )
 from ml_assets.environment import Environment
 
@@ -153,7 +153,7 @@ def reproduce(
 
         with console.status(f"training version {version} again …"):
             found = reproduce(environment, CLAIMS, lake, registry, version)
-        console.print(escape(found.verdict), soft_wrap=True)
+        console.print(shown(found.verdict), soft_wrap=True)
         if not found.same_bundle:
             raise typer.Exit(1)
 
@@ -188,9 +188,9 @@ def explain(
                 ("Data version", found.data_version),
                 ("Code version", f"{found.code_version} (hash of code and settings)"),
             ):
-                table.add_row(name, escape(value))
+                table.add_row(name, shown(value))
             console.print(
-                Panel(table, title=escape(f"{found.key}, received {found.day}"), expand=False)
+                Panel(table, title=shown(f"{found.key}, received {found.day}"), expand=False)
             )
             console.print(_reasons(found.reasons, found.reasons_from))
 
@@ -225,8 +225,8 @@ def _reasons(reasons: Sequence["Reason"], origin: str) -> Table | str:
         bar = "█" * max(1, round(_WIDTH * abs(each.effect) / longest))
         likelier = each.effect > 0
         table.add_row(
-            escape(each.feature),
-            "missing" if each.value is None else escape(str(each.value)),
+            shown(each.feature),
+            "missing" if each.value is None else shown(str(each.value)),
             "" if likelier else f"[blue]{bar}[/blue]",
             f"[red]{bar}[/red]" if likelier else "",
             f"{each.effect:+.2f}",
@@ -273,7 +273,7 @@ def _renew_cards(
         except RegistryError as error:
             # The deed is done; a version often gives way just because its files are gone.
             errors.print(
-                f"The model card of version {version} could not be renewed: {escape(str(error))}",
+                f"The model card of version {version} could not be renewed: {shown(str(error))}",
                 soft_wrap=True,
                 highlight=False,
             )

@@ -6,7 +6,6 @@ They are part of `ml-assets`; see `ml_assets.cli`.
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from ml_assets.cli_common import (
@@ -19,6 +18,7 @@ from ml_assets.cli_common import (
     errors,
     load,
     require_home,
+    shown,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Rows that broke the contract: list, show, replay.")
@@ -37,7 +37,7 @@ def list_(day: DayOption = None, env: EnvOption = None, home: HomeOption = None)
         aside = rows_aside(resources(environment)["lake"], CLAIMS, a_day(day) if day else None)
         table = Table("Day", "Reason", "Column", "Rows", title=f"{CLAIMS.name}/quarantine")
         for row in summary(aside).itertuples():
-            table.add_row(row.day, row.reason, escape(row.column), str(row.rows))
+            table.add_row(row.day, row.reason, shown(row.column), str(row.rows))
         console.print(table)
         console.print(f"{len(aside)} rows. See them: ml-assets quarantine show --day D")
 
@@ -75,8 +75,8 @@ def show(
             found = "missing" if row["value"] is None else repr(row["value"])
             origin = f" ({row['origin']})" if row["origin"] else ""
             console.print(
-                f"[bold]{row['day']}  {escape(str(row[CLAIMS.key]))}[/bold]  {row['reason']} in "
-                f"{escape(row['column'])}: {escape(found)}{escape(origin)}",
+                f"[bold]{row['day']}  {shown(row[CLAIMS.key])}[/bold]  {row['reason']} in "
+                f"{shown(row['column'])}: {shown(found)}{shown(origin)}",
                 soft_wrap=True,
                 highlight=False,
             )
@@ -86,7 +86,7 @@ def show(
                 soft_wrap=True,
                 highlight=False,
             )
-            console.print(f"  {escape(row['row'])}", soft_wrap=True, highlight=False)
+            console.print(f"  {shown(row['row'])}", soft_wrap=True, highlight=False)
         if len(aside) > limit:
             console.print(f"{len(aside) - limit} more: --limit {len(aside)}")
 
@@ -121,10 +121,10 @@ def replay(day: DayOption = None, env: EnvOption = None, home: HomeOption = None
                 extracted_fingerprints(CLAIMS, lake, environment, instant),
             )
         except (WarehouseUnavailable, LandingUnavailable) as error:
-            errors.print(f"[yellow]Judging the stored rows only:[/yellow] {escape(str(error))}")
+            errors.print(f"[yellow]Judging the stored rows only:[/yellow] {shown(str(error))}")
             changed = {}
         prepare_home(environment)
-        with dg.DagsterInstance.get() as instance, console.status("judging again …") as shown:
+        with dg.DagsterInstance.get() as instance, console.status("judging again …") as state:
             done = replay_days(
                 build_definitions(environment),
                 instance,
@@ -134,7 +134,7 @@ def replay(day: DayOption = None, env: EnvOption = None, home: HomeOption = None
                 days,
                 changed=changed,
                 now=instant,
-                on_day=lambda each: shown.update(f"judging the rows of {each} again …"),
+                on_day=lambda each: state.update(f"judging the rows of {each} again …"),
             )
         for each in done:
             how = "the source had changed and was read again" if each.read_again else "judged again"

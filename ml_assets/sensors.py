@@ -230,6 +230,8 @@ def _tell(context: dg.SensorEvaluationContext, taken: Taken | None) -> None:
     """Say which files were taken, and which were not and why."""
     for file in taken.taken if taken else ():
         context.log.info(f"took {file}")
+    for file in taken.repeated if taken else ():
+        context.log.info(f"repeated {file}: {file.reason}")
     for file in taken.rejected if taken else ():
         context.log.warning(f"rejected {file}")
 

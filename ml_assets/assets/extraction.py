@@ -23,6 +23,7 @@ from ml_assets.failures import clear_failures
 from ml_assets.locks import tables_lock
 from ml_assets.partitions import daily
 from ml_assets.resources.lake import Lake, LakeError
+from ml_assets.resources.warehouse import Extract
 from ml_assets.sources import Source, extract
 from ml_assets.use_case import UseCase
 
@@ -90,11 +91,15 @@ def extraction_assets(use_case: UseCase, environment: Environment) -> dg.AssetsD
         # another process must not put older rows beside our newer account. The pool keeps runs of
         # the queue apart already; this, those of the command line, which do not queue.
         with clear_failures(), tables_lock(environment.home, use_case.name):
-            judged, prints = (
-                _judge_again(use_case, environment, lake, days)
-                if config.replay
-                else _read(use_case, environment, source, days)
-            )
+            if config.replay:
+                judged, prints = _judge_again(use_case, environment, lake, days)
+            else:
+                found = extract(source, use_case, days)
+                judged, prints = _judged(use_case, environment, days, found), found.fingerprints
+                if superseded := getattr(found, "superseded", 0):
+                    context.log.info(
+                        f"{superseded} rows were left out: another file has a newer updated_at"
+                    )
             _tell_columns(context, judged)
             aside = _put_aside(use_case, lake, judged.quarantine, days, context.run.run_id)
             frames = {
@@ -111,12 +116,11 @@ def extraction_assets(use_case: UseCase, environment: Environment) -> dg.AssetsD
     return extraction
 
 
-def _read(
-    use_case: UseCase, environment: Environment, source: Source, days: Sequence[str]
-) -> tuple[Judged, dict[str, str]]:
+def _judged(
+    use_case: UseCase, environment: Environment, days: Sequence[str], found: Extract
+) -> Judged:
     """Judge the rows that the source has now."""
-    found = extract(source, use_case, days)
-    judged = judge(
+    return judge(
         found.rows,
         use_case.raw.to_schema(),
         days=days,
@@ -125,7 +129,6 @@ def _read(
         updated_at=use_case.updated_at,
         zone=environment.zone,
     )
-    return judged, found.fingerprints
 
 
 def _judge_again(

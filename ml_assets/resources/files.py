@@ -39,6 +39,7 @@ _BATCH_ROWS = 65_536
 _BATCH_LINES = 20_000
 _TO_ESCAPE = r'["\\\x00-\x1f]'
 _INFINITY = float("inf")
+_PLAIN = {str: pa.string(), bool: pa.bool_(), float: pa.float64()}
 _EXACT = 2**53  # whole numbers up to here are exact as floats
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
 
@@ -259,22 +260,23 @@ def _read_json_lines(data: bytes, columns: Sequence[str] | None) -> Lines:
     start = 3 if data.startswith(b"\xef\xbb\xbf") else 0
     end = len(data.rstrip())
     chunks: dict[str, list[pa.Array]] = {}
+    names: dict[str, None] = {}
     rows = 0
     for objects in _objects(data[start:end]):
-        for name in dict.fromkeys(name for each in objects for name in each):
+        for each in objects:
+            names.update(dict.fromkeys(each))
+        if len(names) > MAX_COLUMNS:
+            require_names(list(names), f"line {rows + 1:,} and below", _RESERVED)
+        for name in names if columns is None else names.keys() & set(columns):
             # A column that begins here is missing in all rows before.
-            chunks.setdefault(name, [pa.nulls(rows)] if rows else [])
-        if len(chunks) > MAX_COLUMNS:
-            require_names(list(chunks), f"line {rows + 1:,} and below", _RESERVED)
-        for name, parts in chunks.items():
-            parts.append(_typed([each.get(name) for each in objects], rows))
+            parts = chunks.setdefault(name, [pa.nulls(rows)] if rows else [])
+            parts.append(_typed([each.get(name) for each in objects]))
         rows += len(objects)
     if not rows:
         raise FileError("it has no lines. Every line is a JSON object with the columns as keys.")
-    require_names(list(chunks), "the keys", _RESERVED)
-    names = list(chunks)
-    table = pa.table({name: _joined(parts) for name, parts in chunks.items()})
-    return Lines(_wanted(table, columns), np.arange(1, rows + 1), names)
+    require_names(list(names), "the keys", _RESERVED)
+    table = pa.table({name: _joined(chunks[name]) for name in names if name in chunks})
+    return Lines(_wanted(table, columns), np.arange(1, rows + 1), list(names))
 
 
 def _objects(data: bytes) -> Iterator[list[dict[str, Any]]]:
@@ -301,6 +303,11 @@ def _objects(data: bytes) -> Iterator[list[dict[str, Any]]]:
                 f"line {number:,}: {clip(text)} is no JSON object. Every line must be one, with "
                 "the columns as keys."
             )
+        if "\\u" in text and (broken := _broken(value)) is not None:
+            raise FileError(
+                f"line {number:,}: half a character (an unpaired surrogate) in {broken}. Have the "
+                "value written anew."
+            )
         found.append(value)
         if len(found) == _BATCH_LINES:
             yield found
@@ -324,41 +331,31 @@ def _no_number(text: str) -> Any:
     )
 
 
-def _typed(values: list[Any], first: int) -> pa.Array:
+def _typed(values: list[Any]) -> pa.Array:
     """Values of one column as their own type, or as JSON if they differ or have no plain type."""
-    kinds = {type(value) for value in values} - {type(None)}
-    try:
-        if not kinds:
-            return pa.nulls(len(values))
-        if kinds == {str}:
-            return pa.array(values, pa.string())
-        if kinds == {bool}:
-            return pa.array(values, pa.bool_())
-        if kinds == {float}:
-            return pa.array(values, pa.float64())
+    kinds = set(map(type, values)) - {type(None)}
+    if not kinds:
+        return pa.nulls(len(values))
+    if len(kinds) == 1 and (plain := _PLAIN.get(next(iter(kinds)))):
+        return pa.array(values, plain)
+    if kinds <= {int, float}:
         whole = [value for value in values if type(value) is int]
         if kinds == {int} and min(whole) >= -(2**63) and max(whole) < 2**63:
             return pa.array(values, pa.int64())
         if kinds == {int, float} and max(map(abs, whole)) <= _EXACT:
             return pa.array(values, pa.float64())
-        texts = [None if value is None else _dump(value) for value in values]
-        return _json(pa.array(texts, pa.string()))
-    except UnicodeEncodeError:
-        place, value = next(
-            (place, value) for place, value in enumerate(values) if _is_broken(value)
-        )
-        raise FileError(
-            f"line {first + place + 1:,}: half a character (an unpaired surrogate) in "
-            f"{clip(value)}. Have the value written anew."
-        ) from None
+    texts = [None if value is None else _dump(value) for value in values]
+    return _json(pa.array(texts, pa.string()))
 
 
-def _is_broken(value: Any) -> bool:
-    try:
-        _dump(value).encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
+def _broken(row: dict[str, Any]) -> str | None:
+    """A value, with its column, that has no place in UTF-8."""
+    for name, value in row.items():
+        try:
+            (name + _dump(value)).encode("utf-8")
+        except UnicodeEncodeError:
+            return f"{clip(name)}: {clip(value)}"
+    return None
 
 
 def _dump(value: Any) -> str:

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ml_assets.core.reading import local_days, read
+from ml_assets.core.texts import visible
 from ml_assets.resources.csv_text import FileError, Lines
 from ml_assets.resources.files import FORMATS, file_format, read_file
 from ml_assets.resources.lake import Lake
@@ -218,17 +219,17 @@ class Inbox:
         try:
             self._require_readable(entry, copy)
         except FileError as error:
-            return replace(line, outcome="rejected", reason=str(error))
+            return replace(line, outcome="rejected", reason=visible(str(error)))
         data = self.place.read(copy.key)
         try:
             found = self._read(data, file_format(entry.path) or "")
             days = counted_days(found.table, self.received_at, self.zone, self.first_day, line.day)
         except FileError as error:
-            return replace(line, outcome="rejected", reason=str(error))
+            return replace(line, outcome="rejected", reason=visible(str(error)))
         except Exception as error:
             # One file that we cannot cope with must not keep all others from being taken.
             unforeseen = f"it cannot be read, for a reason that we did not foresee: {error!r}"
-            return replace(line, outcome="rejected", reason=unforeseen)
+            return replace(line, outcome="rejected", reason=visible(unforeseen))
         return replace(line, rows=len(found.lines), days=days.counts(), columns=found.names)
 
     def _require_readable(self, entry: Entry, copy: Copy) -> None:
@@ -333,7 +334,7 @@ class Inbox:
             self._wait(entry, f"it is on record, but cannot be removed from here: {error}")
 
     def _wait(self, entry: Entry, reason: str) -> None:
-        self.result.waiting.append(Waiting(shown(entry.path), reason))
+        self.result.waiting.append(Waiting(shown(entry.path), visible(reason)))
 
 
 class CountedDays(NamedTuple):

@@ -25,6 +25,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from ml_assets.core.texts import visible
 from ml_assets.environment import mask_url
 from ml_assets.resources.arrow import to_arrow, to_pandas
 
@@ -476,8 +477,8 @@ class Lake:
             known = ""
         there = f"there are {known}" if known else "there are no tables yet"
         return LakeError(
-            f"the table {table} does not exist in {mask_url(self.url)} yet; {there}. Materialise "
-            "the asset first, for the days you need."
+            f"the table {visible(table)} does not exist in {mask_url(self.url)} yet; {there}. "
+            "Materialise the asset first, for the days you need."
         )
 
     def _commits(self, table: str, delta: DeltaTable) -> Iterator[Version]:

@@ -161,8 +161,8 @@ class Landing:
             updated_at: Column with the source's last change.
             received_at: Column that decides a row's day.
             zone: The time zone of the days.
-            required: Columns that every file must have; others are missing values where a file
-                lacks them.
+            required: Columns that a file must have if another has them; where none has, the
+                contract tells. Any others are missing values where a file lacks them.
 
         Raises:
             ContractError: A file lacks a column; the message names the file.
@@ -174,8 +174,7 @@ class Landing:
         ledger = ledger_of(files)
         wanted = frozenset(days)
         contents = [each for each in ledger.in_force() if wanted & each.first.days.keys()]
-        for content in contents:
-            _require_columns(content, required)
+        _require_columns(contents, required)
         with self._reaching():
             place = self._place()
             tables = [self._rows(place, content, wanted, received_at, zone) for content in contents]
@@ -325,21 +324,25 @@ def _codes(values: pa.ChunkedArray) -> np.ndarray:
     return encoded.indices.fill_null(-1).to_numpy()
 
 
-def _require_columns(content: Content, required: Sequence[str]) -> None:
-    """Refuse a file without a column, which other files of the day may have."""
-    columns = content.first.columns
-    if absent := [name for name in required if name not in columns]:
+def _require_columns(contents: Sequence[Content], required: Sequence[str]) -> None:
+    """Refuse a file without a column that others have: nobody could tell once they are combined."""
+    there = {name for content in contents for name in content.first.columns}
+    for content in contents:
+        columns = content.first.columns
+        absent = [name for name in required if name in there and name not in columns]
+        if not absent:
+            continue
+        unknown = [name for name in columns if name not in required]
         hints = []
         for name in absent:
-            near = difflib.get_close_matches(
-                name, [each for each in columns if each not in required], 1
-            )
+            near = difflib.get_close_matches(name, unknown, 1)
             hints.append(f"{name!r}" + (f" (renamed to {near[0]!r}?)" if near else ""))
         days = ", ".join(sorted(content.first.days)[:3])
         raise ContractError(
-            f"the file {content.path}, with rows of {days}, lacks {', '.join(hints)}. Expected: "
-            f"{', '.join(required)}. Found: {', '.join(columns)}. Have the file delivered again "
-            "under the same name with these columns, or change the contract in schema.py."
+            f"the file {content.path}, with rows of {days}, lacks {', '.join(hints)}, unlike the "
+            f"other files.\nexpected: {', '.join(required)}\nfound: {', '.join(columns)}\nHave the "
+            "file delivered again under the same name with these columns, or change the contract "
+            "in schema.py."
         )
 
 

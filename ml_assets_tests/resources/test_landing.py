@@ -898,6 +898,7 @@ def test_a_file_without_a_required_column_is_named(site: Site) -> None:
         site.extract(["2026-01-05"], required=required)
 
     assert site.extract(["2026-01-06"], required=required).rows.num_rows == 1
+    assert site.extract(["2026-01-06"], required=[*required, "none has it"]).rows.num_rows == 1
     assert site.extract(["2026-01-05"]).rows["value"].to_pylist() == ["1", None]
 
 
@@ -1106,3 +1107,17 @@ def test_no_room_is_a_passing_trouble_and_the_file_stays(
 
     assert site.left() == ["f.csv"]
     assert len(site.take().taken) == 1
+
+
+def test_reasons_hold_nothing_that_a_terminal_obeys(site: Site) -> None:
+    names = ["\x1b[31mred", "a\u202eb"]
+    site.drop("a.parquet", table(**{name: [1] for name in names}))
+    site.drop("b.csv", ",".join([*names, names[0]]).encode())
+    site.drop("c.jsonl", json.dumps({names[0]: 1}, ensure_ascii=False).encode())
+
+    found = site.take()
+
+    assert len(found.rejected) == 3
+    for path in (site.inbox / "rejected").glob("*.reason.txt"):
+        assert path.read_text().replace("\n", " ").isprintable()
+    assert all(str(file).isprintable() for file in found.rejected)
