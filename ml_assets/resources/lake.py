@@ -133,7 +133,16 @@ class Lake:
     attempts: int
 
     def uri(self, table: str) -> str:
-        """Where a table such as `claims/raw` lies."""
+        """Where a table such as `claims/raw` lies.
+
+        Raises:
+            LakeError: The name leads out of the lake.
+        """
+        if {"", ".", ".."} & set(table.split("/")):
+            raise LakeError(
+                f"{visible(table)} does not name a table: expected a use case and a stage, such as "
+                "claims/raw."
+            )
         return f"{self.url.rstrip('/')}/{table}"
 
     def read(
