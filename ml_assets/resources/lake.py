@@ -138,7 +138,8 @@ class Lake:
         Raises:
             LakeError: The name leads out of the lake.
         """
-        if {"", ".", ".."} & set(table.split("/")):
+        # The lake itself has no name.
+        if table and {"", ".", ".."} & set(table.split("/")):
             raise LakeError(
                 f"{visible(table)} does not name a table: expected a use case and a stage, such as "
                 "claims/raw."
