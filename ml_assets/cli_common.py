@@ -1,6 +1,9 @@
 """What the modules of the command line share: options, output, and how errors end."""
 
+import errno
 import os
+import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -50,18 +53,37 @@ def shown(value: object, *, keep: str = "") -> str:
     return escape(visible(str(value), keep=keep))
 
 
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+_FULL = re.compile("full|readonly|unable to open|disk I/O")
+
+
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """End errors that a person can mend in one message and exit code 1."""
     try:
         yield
-    except (ValueError, OSError, RuntimeError) as error:
-        if not type(error).__module__.startswith("ml_assets") and type(error) is not ValueError:
+    except Exception as error:
+        ours = type(error).__module__.startswith("ml_assets") or type(error) is ValueError
+        told = str(error) if ours else _of_the_records(error)
+        if not told:
             raise
         errors.print(
-            f"[red]Error:[/red] {shown(error, keep=chr(10))}", soft_wrap=True, highlight=False
+            f"[red]Error:[/red] {shown(told, keep=chr(10))}", soft_wrap=True, highlight=False
         )
         raise typer.Exit(1) from None
+
+
+def _of_the_records(error: BaseException | None) -> str:
+    """What to say if Dagster's own records cannot be written; empty if it is something else."""
+    while error is not None:
+        no_place = isinstance(error, OSError) and error.errno in _NO_PLACE
+        if no_place or (isinstance(error, sqlite3.OperationalError) and _FULL.search(str(error))):
+            return (
+                f"the records of runs cannot be written: {error}. Check that the project's folder "
+                "(ML_ASSETS_HOME) has room, and that this user may write there; then run it again."
+            )
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def load(name: str | None, home: Path | None, **variables: str) -> Environment:

@@ -3,6 +3,7 @@
 The errors themselves are defined where they arise, in `ml_assets.core` and `ml_assets.resources`.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -73,4 +74,5 @@ def cause(event: dg.DagsterEvent) -> str:
     passing = (WarehouseUnavailable.__name__, LandingUnavailable.__name__)
     ours = [link for link in chain if link.cls_name in passing]
     found = (ours or chain)[-1]
-    return found.message.strip().removeprefix(f"{found.cls_name}: ")
+    # Python names a class with its module, but for its own.
+    return re.sub(rf"^(\S+\.)?{re.escape(str(found.cls_name))}: ", "", found.message.strip())

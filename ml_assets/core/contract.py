@@ -25,7 +25,7 @@ from ml_assets.core.evolution import (
     may_be_missing,
     new_columns,
 )
-from ml_assets.core.raw_rows import ASSIGNED_DAY, ORIGIN, from_json, to_json, told
+from ml_assets.core.raw_rows import ASSIGNED_DAY, ORIGIN, from_json, to_json, told, without_views
 from ml_assets.core.reading import (
     Positions,
     Read,
@@ -96,6 +96,7 @@ def judge(
         ContractError: A required column is missing, or renamed, or most of its values are not of
             the contract's type; timestamps have no time zone; or there are rows of other days.
     """
+    rows = without_views(rows)
     judging = _Judging(schema, days, key, received_at, updated_at, zone)
     columns = judge_columns(rows, schema, zone)
     return judging.verdict([rows], columns, new_columns(rows, schema), absent_columns(rows, schema))

@@ -26,6 +26,34 @@ RAW = "__row"
 RESERVED = frozenset({ASSIGNED_DAY, ORIGIN, RAW})
 
 
+def without_views(rows: pa.Table) -> pa.Table:
+    """The same rows without Arrow's view types, of which Arrow can take and filter none."""
+    fields = [field.with_type(_without_views(field.type)) for field in rows.schema]
+    return rows if fields == list(rows.schema) else rows.cast(pa.schema(fields))
+
+
+def _without_views(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_dictionary(kind):
+        value = _without_views(kind.value_type)
+        return kind if value == kind.value_type else value
+    if pa.types.is_struct(kind):
+        return pa.struct([each.with_type(_without_views(each.type)) for each in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_without_views(kind.value_type)))
+    if pa.types.is_map(kind):
+        return pa.map_(
+            _without_views(kind.key_type),
+            kind.item_field.with_type(_without_views(kind.item_type)),
+        )
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_without_views(kind.value_type)))
+    return kind
+
+
 def to_json(rows: pa.Table, texts: Collection[str]) -> list[str]:
     """Each row as JSON: all its columns but the reserved ones, sorted by name.
 

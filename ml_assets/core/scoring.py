@@ -93,11 +93,26 @@ def beside(
     kept = before.copy()
     gone = standing.to_numpy().copy()
     gone[gone] = ~said.isin(new)
-    kept.loc[gone, "superseded_at"] = pd.Timestamp(at).tz_convert("UTC").as_unit("us")
-    together = pd.concat([kept[predictions.columns], predictions[~new.isin(said)]])
+    added = predictions[~new.isin(said)].copy()
+    instant = pd.Timestamp(at).tz_convert("UTC").as_unit("us")
+    kept.loc[gone, "superseded_at"] = _no_earlier(instant, kept[gone], before, key)
+    added["scored_at"] = _no_earlier(added["scored_at"], added, before, key)
+    together = pd.concat([kept[predictions.columns], added])
     return together.astype(predictions.dtypes.to_dict()).sort_values(
         ["day", key, "scored_at"], kind="stable", ignore_index=True
     )
+
+
+def _no_earlier(
+    instants: pd.Timestamp | pd.Series, rows: pd.DataFrame, before: pd.DataFrame, key: str
+) -> pd.Series:
+    """The instants, or where that is later, the last one on record of the same application.
+
+    So what was said stays in its order when the clock was set back.
+    """
+    last = before.groupby(["day", key])[["scored_at", "superseded_at"]].max().max(axis=1)
+    known = last.reindex(pd.MultiIndex.from_frame(rows[["day", key]])).set_axis(rows.index)
+    return known.where(known > instants, instants).astype("datetime64[us, UTC]")
 
 
 def standing(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from ml_assets.core.raw_rows import RESERVED, is_json, to_json
+from ml_assets.core.raw_rows import RESERVED, is_json, to_json, without_views
 from ml_assets.resources.csv_text import (
     MAX_COLUMNS,
     FileError,
@@ -237,7 +237,7 @@ def _without_dictionaries(table: pa.Table) -> pa.Table:
         field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
         for field in table.schema
     ]
-    return table.cast(pa.schema(fields)) if fields != list(table.schema) else table
+    return without_views(table.cast(pa.schema(fields)) if fields != list(table.schema) else table)
 
 
 # JSON Lines

@@ -61,7 +61,8 @@ _TOLD = re.compile(
 )
 # Refusals when connecting carry no code.
 _REFUSED = re.compile(
-    r"authentication failed|does not exist|no password|pg_hba\.conf|permission|certificate|invalid"
+    r"authentication failed|does not exist|no password|pg_hba\.conf|permission|not permitted|"
+    r"certificate|invalid"
 )
 _PASSING = ("08", "25P03", "40", "53", "57P", "58")
 _CASTS = {"money": "NUMERIC", "oid": "BIGINT"}  # the driver's own are cents, and negative
@@ -203,7 +204,8 @@ def _transaction(server: _Server, watch: _Watch, writes: bool) -> Iterator[Sessi
             {
                 **_SETTINGS,
                 "statement_timeout": f"{limit}s",
-                "lock_timeout": f"{min(limit, _LOCK_SECONDS)}s",
+                # Before the statement's own limit, or nobody is told that it is a lock.
+                "lock_timeout": f"{min(limit * 900, _LOCK_SECONDS * 1000)}ms",
             }
         )
         yield session

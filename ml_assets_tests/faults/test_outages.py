@@ -312,7 +312,6 @@ def locked(server: Postgres, database: str) -> Iterator[Callable[[], None]]:
         yield connection.rollback
 
 
-@pytest.mark.xfail(strict=False, reason="not mended yet: a lock is told as a slow query")
 def test_a_locked_table_ends_in_a_clear_word_and_is_read_once_it_is_free(
     server: Postgres, database: str, tmp_path: Path, undisturbed: Tables
 ) -> None:
@@ -351,7 +350,6 @@ def administered(server: Postgres, database: str, spoil: str, mend: str) -> Iter
             connection.execute(mend)
 
 
-@pytest.mark.xfail(strict=False, reason="not mended yet: NOLOGIN counts as passing")
 @pytest.mark.parametrize(
     ("spoil", "mend", "told"),
     [
@@ -417,7 +415,6 @@ def test_a_lost_warehouse_leaves_what_was_there_before(
     mended(platform, undisturbed)
 
 
-@pytest.mark.xfail(strict=False, reason="not mended yet: NOLOGIN counts as passing")
 def test_a_tick_that_finds_no_warehouse_loses_no_day(
     server: Postgres,
     platform: Platform,
@@ -557,7 +554,6 @@ def cli_home(fed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path / "home"
 
 
-@pytest.mark.xfail(strict=False, reason="not mended yet: a traceback of Dagster's storage")
 @pytest.mark.parametrize("left", [0, 60, 400])
 def test_a_full_disk_below_dagsters_own_records_is_told_in_one_message(
     cli_home: Path, left: int
@@ -577,7 +573,6 @@ def test_a_full_disk_below_dagsters_own_records_is_told_in_one_message(
     assert len(platform.table("features", MONDAY, WEDNESDAY)) > 300
 
 
-@pytest.mark.xfail(strict=False, reason="not mended yet: a traceback of Dagster's storage")
 def test_read_only_records_of_dagster_are_told_in_one_message(cli_home: Path) -> None:
     run = ("run", "ingestion", "--day", MONDAY, "--home", str(cli_home))
     with disk(cli_home / "dagster", 20_000) as folder:
@@ -694,7 +689,6 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     return platform
 
 
-@pytest.mark.xfail(strict=False, reason="not mended yet: scored_at goes back with the clock")
 @pytest.mark.parametrize("jump", [-2, 2])
 def test_what_was_said_stays_in_order_when_the_clock_jumps(
     scored: Platform, clock: Clock, jump: int
