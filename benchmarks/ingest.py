@@ -43,6 +43,7 @@ def main() -> None:
         task, folder = arguments.child
         print(json.dumps(TASKS[task](Path(folder))))
         return
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the tests' own server
     from ml_assets_tests.postgres import running_postgres
 
     with tempfile.TemporaryDirectory() as folder, running_postgres() as postgres:
@@ -135,7 +136,7 @@ def environment(place: Path, source: str, home: str = "home") -> Any:
     )
 
 
-def platform_run(place: Path, source: str) -> dict[str, Any]:
+def platform_run(place: Path, source: str, inbox: Path | None = None) -> dict[str, Any]:
     """The real extraction of a day, into an empty lake."""
     import dagster as dg
 
@@ -147,7 +148,7 @@ def platform_run(place: Path, source: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as home:
         settings = environment(place, source, home)
         if source != "warehouse":
-            landing = settings.landing.model_copy(update={"complete": "renamed"})
+            landing = settings.landing.model_copy(update={"url": str(inbox), "complete": "renamed"})
             settings = settings.model_copy(update={"source": "landing", "landing": landing})
         definitions = build_definitions(settings)
         definitions.resolve_job_def("claims_ingestion")
@@ -160,7 +161,11 @@ def platform_run(place: Path, source: str) -> dict[str, Any]:
             day = DAY.isoformat()
             run_days(definitions, instance, "claims_ingestion", day, day, assets=keys)
 
-        return timed(work, 0)
+        found = timed(work, 0)
+        lake = definitions.resources["lake"]
+        if not (rows := lake.rows_per_day("claims/raw").get(DAY.isoformat(), 0)):
+            raise RuntimeError(f"{source}: no rows came through")
+        return {**found, "rows": rows}
 
 
 def landed(place: Path, name: str) -> dict[str, Any]:
@@ -169,11 +174,8 @@ def landed(place: Path, name: str) -> dict[str, Any]:
 
     inbox = Path(tempfile.mkdtemp(dir=place))
     shutil.copy(place / name, inbox / name)
-    import os
-
-    os.environ["ML_ASSETS_LANDING_URL"] = str(inbox)
     try:
-        return platform_run(place, "landing")
+        return platform_run(place, "landing", inbox)
     finally:
         shutil.rmtree(inbox)
 

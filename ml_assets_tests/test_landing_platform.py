@@ -115,6 +115,19 @@ def test_a_corrected_file_is_asked_for_and_replaces_its_rows(landed: Landed) -> 
     assert landed.account(MONDAY)["rows_read"] == 100
 
 
+def test_rows_that_a_newer_file_replaces_are_counted_on_their_day(landed: Landed) -> None:
+    rows = simulated(MONDAY).head(50)
+    newer = rows.head(7).assign(updated_at=rows["updated_at"].max() + pd.Timedelta(hours=1))
+    (landed.inbox / "monday.csv").write_bytes(as_csv(rows))
+    (landed.inbox / "corrections.csv").write_bytes(as_csv(newer))
+
+    landed.tick()
+    landed.platform.run("ingestion", MONDAY)
+
+    told = landed.platform.metadata("extraction", MONDAY)
+    assert (told["rows_read"], told["rows_left_out_for_newer_files"]) == (50, 7)
+
+
 def test_rows_of_no_day_go_to_quarantine_on_the_day_they_were_taken(landed: Landed) -> None:
     platform = landed.platform
     lines = as_csv(simulated(TUESDAY).head(4).assign(application_id=list("abcd"))).splitlines()

@@ -5,7 +5,7 @@ reason) and `extraction` (the day's account, whose fingerprint tells the sensor 
 Where rows come from belongs in `ml_assets.sources`, how they are judged in `core.contract`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -91,15 +91,13 @@ def extraction_assets(use_case: UseCase, environment: Environment) -> dg.AssetsD
         # another process must not put older rows beside our newer account. The pool keeps runs of
         # the queue apart already; this, those of the command line, which do not queue.
         with clear_failures(), tables_lock(environment.home, use_case.name):
+            superseded: Mapping[str, int] = {}
             if config.replay:
                 judged, prints = _judge_again(use_case, environment, lake, days)
             else:
                 found = extract(source, use_case, days)
                 judged, prints = _judged(use_case, environment, days, found), found.fingerprints
-                if superseded := getattr(found, "superseded", 0):
-                    context.log.info(
-                        f"{superseded} rows were left out: another file has a newer updated_at"
-                    )
+                superseded = found.superseded
             _tell_columns(context, judged)
             aside = _put_aside(use_case, lake, judged.quarantine, days, context.run.run_id)
             frames = {
@@ -109,7 +107,7 @@ def extraction_assets(use_case: UseCase, environment: Environment) -> dg.AssetsD
                     fingerprint=[prints.get(day, "") for day in judged.extraction["day"]]
                 ),
             }
-            _describe(context, use_case, frames, judged)
+            _describe(context, use_case, frames, judged, superseded)
             for name, frame in frames.items():
                 yield dg.Output(frame, output_name=name)
 
@@ -206,6 +204,7 @@ def _describe(
     use_case: UseCase,
     frames: dict[str, pd.DataFrame],
     judged: Judged,
+    superseded: Mapping[str, int],
 ) -> None:
     """Say, for each day, what a person wants to know without opening the table."""
     reasons = frames["quarantine"].groupby("day")["reason"].value_counts()
@@ -224,6 +223,8 @@ def _describe(
             name: account[name]
             for name in ("rows_read", "rows_kept", "rows_quarantined", "duplicates_dropped")
         }
+        if superseded.get(day):
+            counts["rows_left_out_for_newer_files"] = superseded[day]
         raw = dict(counts)
         if day in known.index:
             outcomes, share = known.loc[day]

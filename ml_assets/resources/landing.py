@@ -55,12 +55,6 @@ class LandingUnavailable(ConnectionError):
     """The landing folder cannot be used for now; a later try may succeed."""
 
 
-class Extracted(Extract):
-    """Rows and fingerprints, and how many rows were left out for newer ones in other files."""
-
-    superseded: int = 0
-
-
 @dataclass(frozen=True)
 class Landing:
     """Files in a folder or an object store, as a source of rows.
@@ -146,7 +140,7 @@ class Landing:
         received_at: str,
         zone: ZoneInfo,
         required: Sequence[str] = (),
-    ) -> Extracted:
+    ) -> Extract:
         """The rows of some days from all files in force, and the days' fingerprints.
 
         Every row has its day (`ASSIGNED_DAY`) and where it came from (`ORIGIN`). Where files differ
@@ -184,11 +178,13 @@ class Landing:
             newest = max(known, key=lambda each: each.first.number).first.columns if known else []
             names = [*newest, *required, key, received_at, updated_at, ASSIGNED_DAY, ORIGIN]
             empty = pa.table({name: pa.array([], pa.string()) for name in dict.fromkeys(names)})
-            return Extracted(empty, fingerprints)
+            return Extract(empty, fingerprints)
         stands, rows = _newest(tables, key, updated_at)
-        found = Extracted(rows if stands.all() else rows.filter(pa.array(stands)), fingerprints)
-        found.superseded = int((~stands).sum())
-        return found
+        if stands.all():
+            return Extract(rows, fingerprints)
+        gone = rows.column(ASSIGNED_DAY).filter(pa.array(~stands)).value_counts().to_pylist()
+        superseded = {each["values"]: each["counts"] for each in gone}
+        return Extract(rows.filter(pa.array(stands)), fingerprints, superseded)
 
     def _rows(
         self,

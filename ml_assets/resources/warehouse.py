@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import pandas as pd
@@ -37,10 +38,14 @@ Window = tuple[datetime, datetime]
 
 
 class Extract(NamedTuple):
-    """Rows, and each day's fingerprint, as they were at one instant."""
+    """Rows, and each day's fingerprint, as they were at one instant.
+
+    `superseded` counts, per day, the rows that were left out for newer ones in other files.
+    """
 
     rows: pa.Table
     fingerprints: dict[str, str]
+    superseded: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ from ml_assets.core.tables import Landing as LandingTable
 from ml_assets.resources import inbox, places
 from ml_assets.resources.lake import Lake
 from ml_assets.resources.landing import (
-    Extracted,
     Landing,
     LandingError,
     LandingUnavailable,
@@ -37,6 +36,7 @@ from ml_assets.resources.landing import (
 )
 from ml_assets.resources.ledger import read_files
 from ml_assets.resources.places import Folder
+from ml_assets.resources.warehouse import Extract
 
 TABLE = "claims/landing"
 ZONE = ZoneInfo("Europe/London")
@@ -110,7 +110,7 @@ class Site:
         self.drop(name, content)
         return self.take()
 
-    def extract(self, days: Sequence[str] = DAYS, **options: Any) -> Extracted:
+    def extract(self, days: Sequence[str] = DAYS, **options: Any) -> Extract:
         named = {"key": "id", "updated_at": "updated_at", "received_at": "received_at"}
         return self.landing.extract(self.lake, TABLE, days, zone=ZONE, **named, **options)
 
@@ -830,7 +830,7 @@ def test_of_several_files_the_newest_row_of_a_key_stands(site: Site) -> None:
 
     found = site.extract()
 
-    assert found.superseded == 2
+    assert found.superseded == {"2026-01-05": 2}
     rows = [each for each in site.rows() if each[0] is not None]
     assert [each for each in rows if each[0] == "k"] == [
         ("k", "1", "2026-01-06"),
@@ -852,7 +852,7 @@ def test_a_row_of_the_newest_file_may_itself_be_older_than_another_files(site: S
     site.take_in("2.csv", csv(row("k", updated=hour(2), value="mid")))
 
     assert site.rows() == [("k", "top", "2026-01-05")]
-    assert site.extract().superseded == 2
+    assert site.extract().superseded == {"2026-01-05": 2}
 
 
 def test_files_of_different_formats_and_columns_make_one_table(site: Site) -> None:
