@@ -14,6 +14,7 @@ import argparse
 import ctypes
 import functools
 import gc
+import gzip
 import hashlib
 import importlib
 import json
@@ -32,14 +33,24 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 PROJECT = Path(__file__).parents[2]
 
 # Where the job is caught in which phase: adapt this, and only this, when a function moves. Names
 # that are not there are passed over, but each phase must have one.
 HOOKS: dict[str, tuple[tuple[str, str], ...]] = {
+    "landing": (
+        ("ml_assets.resources.landing", "Landing.take"),
+        ("ml_assets.resources.inbox", "append_files"),
+        *(
+            ("ml_assets.resources.places", f"Folder.{name}")
+            for name in ("tidy", "copy", "keep", "write", "drop", "remove")
+        ),
+    ),
     "extraction": (
         ("ml_assets.resources.warehouse", "Warehouse.read"),
         ("ml_assets.resources.warehouse", "Warehouse.extract"),
@@ -71,13 +82,14 @@ HOOKS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 COMMIT, OTHER = "commit", "other"  # a part of "write"; and whatever has no hook
-PHASES = ("extraction", "write", COMMIT, "training", "registry", "event log", OTHER)
+PHASES = ("landing", "extraction", "write", COMMIT, "training", "registry", "event log", OTHER)
 
 # What the wall clock or chance decides, and so differs between two runs that are alike: of these
 # columns, only which values are missing is compared.
 WALL_CLOCK = {
     "champion": ("decided_at",),
     "champion_history": ("at",),
+    "landing": ("taken_at",),
     "predictions": ("scored_at", "superseded_at"),
     "shadow": ("scored_at", "superseded_at"),
     "quarantine": ("quarantined_at", "run_id"),
@@ -85,10 +97,12 @@ WALL_CLOCK = {
 # Among a version's files: MLflow's own account of the model (run id, time).
 _RUN_FILES = ("model/MLmodel", "model/registered_model_meta")
 
-# A day's job on a platform that serves already, once with a promotion and once without, and the
-# job of the first day of all, which also creates tables, registry and run records.
-SCENARIOS = ("promoted", "kept", "first")
+# A day's job on a platform that serves already, once with a promotion and once without; the job of
+# the first day of all, which also creates tables, registry and run records; and a day's job whose
+# rows come in files.
+SCENARIOS = ("promoted", "kept", "first", "landed")
 FIRST_DAY, SCORED_FROM, BEFORE, DAY = "2026-01-05", "2026-01-15", "2026-01-16", "2026-01-17"
+CORRECTED = SCORED_FROM
 
 _WARM = (
     "dagster",
@@ -116,7 +130,8 @@ _WARM = (
     "ml_assets_tests.conftest",
 )
 _COMMIT, _CHECKPOINT = re.compile(r"\d{20}\.json"), re.compile("checkpoint")
-_INSTANT = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")  # in model cards: who served when
+# In model cards: who served when; beside rejected files: since when they lie there.
+_INSTANT = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)? UTC")
 _HANGS_AFTER = 180.0  # seconds; the job takes a few
 
 
@@ -124,16 +139,20 @@ _HANGS_AFTER = 180.0  # seconds; the job takes a few
 
 
 def environment_of(home: Path, scenario: str) -> Any:
-    """The small environment, with a gate that promotes or keeps as the scenario wants."""
+    """The small environment, with the gate and the source that the scenario wants."""
     from ml_assets_tests.conftest import small_environment
 
     found = small_environment(home)
     gate = {"refresh_after_days": 1, "margin": 0.5} if scenario == "promoted" else {}
-    return found.model_copy(update={"gate": found.gate.model_copy(update=gate)})
+    found = found.model_copy(update={"gate": found.gate.model_copy(update=gate)})
+    if scenario != "landed":
+        return found
+    at_once = found.landing.model_copy(update={"complete": "renamed"})
+    return found.model_copy(update={"source": "landing", "landing": at_once})
 
 
 def daily_job(environment: Any, tell: Callable[[str], None]) -> None:
-    """What a day asks for: ingest what changed, train, score; as `ml-assets demo` does.
+    """What a day asks for: take files, ingest what changed, train, score; as the commands do.
 
     It runs only what is missing or outdated, so it rests on what a killed run left behind.
     """
@@ -145,6 +164,7 @@ def daily_job(environment: Any, tell: Callable[[str], None]) -> None:
     from ml_assets.partitions import days_between, ranges
     from ml_assets.runs import close_dead_runs, run_days
     from ml_assets.schedules import keep_unchanged
+    from ml_assets.sources import take_files
     from ml_assets.state import outdated
     from ml_assets_tests.conftest import SMALL
 
@@ -152,6 +172,7 @@ def daily_job(environment: Any, tell: Callable[[str], None]) -> None:
     definitions = build_definitions(environment, [SMALL])
     tell("go")
     prepare_home(environment)
+    take_files(doors["source"], SMALL, _evening(), budget_seconds=3_600)
     with dg.DagsterInstance.get() as instance:
         close_dead_runs(instance)  # there may be nothing left to run, which would do it too
 
@@ -176,13 +197,17 @@ def daily_job(environment: Any, tell: Callable[[str], None]) -> None:
 
 
 def _source_days(environment: Any, doors: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The source's fingerprints, by whichever name `ml_assets.changes` has for that."""
+    """The source's fingerprints."""
     from ml_assets import changes
     from ml_assets_tests.conftest import SMALL
 
-    if hasattr(changes, "source_days"):
-        return changes.source_days(SMALL, environment, doors["source"], changes.now()).days
-    return changes.source_fingerprints(SMALL, environment, doors["warehouse"], changes.now())
+    return changes.source_days(SMALL, environment, doors["source"], changes.now()).days
+
+
+def _evening(day: str = DAY) -> datetime:
+    """The time it is, on another day: in the ledger, a row without a day counts on this one."""
+    day_of = date.fromisoformat(day)
+    return datetime.now(UTC).replace(year=day_of.year, month=day_of.month, day=day_of.day)
 
 
 def prepare(environment: Any, until: str) -> None:
@@ -190,21 +215,83 @@ def prepare(environment: Any, until: str) -> None:
     import dagster as dg
 
     from ml_assets.home import prepare_home
-    from ml_assets_tests.conftest import Platform
+    from ml_assets.sources import take_files
+    from ml_assets_tests.conftest import SMALL, Platform
 
     prepare_home(environment)
     with dg.DagsterInstance.get() as instance:
         platform = Platform(environment, instance)
-        platform.arrive(FIRST_DAY, BEFORE)
+        inbox, lands = Path(environment.landing.url), platform.source.lands
+        if lands:
+            _drop(inbox, _files_before())
+        else:
+            platform.arrive(FIRST_DAY, BEFORE)
         if until == "served":
+            take_files(platform.source, SMALL, _evening(BEFORE), budget_seconds=3_600)
             platform.run("ingestion", FIRST_DAY, BEFORE)
             platform.run("tuning", BEFORE)
             platform.run("training", BEFORE)
             platform.run("scoring", SCORED_FROM, BEFORE)
         # The new day, and outcomes and corrections of earlier ones: the job itself only reads.
-        platform.arrive(DAY, DAY)
+        if lands:
+            _drop(inbox, _files_of_day())
+        else:
+            platform.arrive(DAY, DAY)
     if until != "served":
         shutil.rmtree(environment.dagster_home)
+
+
+def _files_before() -> dict[str, bytes]:
+    """A file for each day that was served already."""
+    from ml_assets.partitions import days_between
+
+    days = days_between(FIRST_DAY, BEFORE)
+    return {f"{day}.csv": _as_csv(_rows(day, BEFORE)) for day in days}
+
+
+def _files_of_day() -> dict[str, bytes]:
+    """All that can happen to a file: new, corrected, come again, unreadable, of any format."""
+    before = _rows(BEFORE, DAY)
+    for name in ("received_at", "updated_at"):
+        before[name] = before[name].map(lambda at: at.isoformat())
+    rows = _rows(DAY, DAY)
+    third = len(rows) // 3
+    return {
+        # Of the first row nobody can tell the day.
+        f"{DAY}.csv": _as_csv(rows[:third]).replace(b"T", b"T?", 1),
+        f"{DAY}.parquet": rows[third : 2 * third].to_parquet(index=False),
+        f"partner/{DAY}.csv.gz": gzip.compress(_as_csv(rows[2 * third :]), mtime=0),
+        f"{CORRECTED}.csv": _as_csv(_rows(CORRECTED, DAY)),  # in place of the earlier file
+        f"outcomes/{BEFORE}.jsonl": before.to_json(orient="records", lines=True).encode(),
+        f"{FIRST_DAY}.csv": _as_csv(_rows(FIRST_DAY, BEFORE)),
+        "same.csv": _as_csv(_rows(FIRST_DAY, BEFORE)),
+        "broken.parquet": b"PAR1 and then nothing",
+    }
+
+
+def _drop(inbox: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (inbox / name).parent.mkdir(parents=True, exist_ok=True)
+        (inbox / name).write_bytes(content)
+
+
+def _rows(day: str, known: str) -> Any:
+    """The simulated rows of a day, as known at the end of another."""
+    from ml_assets.partitions import day_end
+    from ml_assets.use_cases.claims.simulator import rows_as_of
+    from ml_assets_tests.conftest import SHAPE
+
+    until = day_end(known, ZoneInfo("Europe/London"))
+    rows = rows_as_of(date.fromisoformat(day), until, **SHAPE)
+    return rows.rename(columns={"income level": "income_level"})
+
+
+def _as_csv(rows: Any) -> bytes:
+    rows = rows.copy()
+    for name in ("received_at", "updated_at"):
+        rows[name] = rows[name].dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    content: bytes = rows.to_csv(index=False).encode()
+    return content
 
 
 # What a home holds ---------------------------------------------------------------------------
@@ -263,6 +350,8 @@ def contents(environment: Any) -> dict[str, Any]:
         },
         "materialised": days,
         "reports": _files(environment.home / "reports"),
+        # The inbox too, which must be empty; only the lock's file stays.
+        "landing": _files(Path(environment.landing.url), without=".landing.lock"),
         "troubles": [
             *(f"run {run.run_id} of {run.job_name} is {run.status.value}"
               for run in runs if run.status not in done),
@@ -299,14 +388,16 @@ def _artifacts(environment: Any, run_id: str) -> dict[str, str]:
     }
 
 
-def _files(folder: Path) -> dict[str, str]:
-    """The hash of each file's content, but for instants of the wall clock in pages."""
+def _files(folder: Path, without: str = "") -> dict[str, str]:
+    """The hash of each file's content, but for instants of the wall clock in pages and reasons."""
     return {
         str(file.relative_to(folder)): hashlib.sha256(
-            _INSTANT.sub(b"", file.read_bytes()) if file.suffix == ".html" else file.read_bytes()
+            _INSTANT.sub(b"", file.read_bytes())
+            if file.name.endswith((".html", ".reason.txt"))
+            else file.read_bytes()
         ).hexdigest()
         for file in sorted(folder.rglob("*"))
-        if file.is_file()
+        if file.is_file() and file.name != without
     }
 
 
@@ -334,7 +425,7 @@ def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[s
             told.append(f"table {stage} holds {len(pair[1])} rows, not {len(pair[0])}")
         elif expected["digests"][stage] != found["digests"][stage]:
             told.append(f"table {stage} differs: {_first_difference(*pair)}")
-    for part in ("models", "materialised", "reports"):
+    for part in ("models", "materialised", "reports", "landing"):
         for name in sorted({*expected[part], *found[part]}, key=str):
             before, after = (each[part].get(name) for each in (expected, found))
             if before != after:
@@ -686,8 +777,10 @@ class Worker:
 
     def ready(self) -> None:
         """Make the homes that attempts start from, and run each scenario undisturbed."""
-        for base, until in (("first", "delivered"), ("served", "served")):
-            self._child(lambda _, until=until: prepare(environment_of(self.home, ""), until))
+        for base, until in (("first", "delivered"), ("served", "served"), ("landed", "served")):
+            self._child(
+                lambda _, base=base, until=until: prepare(environment_of(self.home, base), until)
+            )
             self.home.rename(self.folder / f"base-{base}")
         for scenario in SCENARIOS:
             self._restore(scenario)
@@ -744,7 +837,7 @@ class Worker:
 
     def _restore(self, scenario: str) -> None:
         shutil.rmtree(self.home, ignore_errors=True)
-        base = "first" if scenario == "first" else "served"
+        base = scenario if scenario in ("first", "landed") else "served"
         shutil.copytree(self.folder / f"base-{base}", self.home)
 
     def _attempt(self, scenario: str, aim: Aim | None, *, hooks: bool) -> Attempt:
@@ -769,8 +862,15 @@ class Worker:
         return self.log.read_text(errors="replace")[-6000:]
 
 
+_OF_LANDING = {
+    ("moment", ""): ("enter", "landing"),
+    ("enter", "training"): ("leave", "landing"),
+    ("enter", "registry"): ("leave", "landing"),
+}
+
+
 def plan(number: int, seed: int) -> tuple[str, Aim, Aim | None]:
-    """The scenario and the aims of a kill: ten have every kind, thirty in every scenario."""
+    """The scenario and the aims of a kill: ten have every kind, forty in every scenario."""
     kinds = [
         ("moment", ""),
         ("moment", ""),
@@ -786,6 +886,8 @@ def plan(number: int, seed: int) -> tuple[str, Aim, Aim | None]:
     random.Random(seed).shuffle(kinds)
     kind, phase = kinds[number % len(kinds)]
     scenario = SCENARIOS[(number + number // len(kinds)) % len(SCENARIOS)]
+    if scenario == "landed":  # from the extraction on, it is like the others
+        kind, phase = _OF_LANDING.get((kind, phase), (kind, phase))
     chance = random.Random(f"{seed}:{number}")
     aim = Aim(kind, phase, chance.random(), chance.random())
     # Every fifth: the run after the kill is killed too.
