@@ -5,19 +5,22 @@ from typing import Any
 
 import dagster as dg
 
+from ml_assets.alert_sensor import alert_sensors
 from ml_assets.assets.champion import champion_asset
 from ml_assets.assets.common import without_preview_warnings
 from ml_assets.assets.extraction import extraction_assets
 from ml_assets.assets.features import features_asset
 from ml_assets.assets.maintenance import maintenance_asset
 from ml_assets.assets.model_card import model_card_asset
+from ml_assets.assets.monitoring import monitoring_asset
 from ml_assets.assets.predictions import predictions_asset, shadow_asset
 from ml_assets.assets.training import training_assets
 from ml_assets.assets.tuning import tuning_asset
 from ml_assets.checks import bad_share_check, counts_check, positives_check, volume_check
-from ml_assets.environment import Environment, load_environment
+from ml_assets.environment import Environment, load_environment, require_variables
 from ml_assets.io_managers import LakeIOManager
 from ml_assets.jobs import build_jobs
+from ml_assets.monitoring_checks import monitoring_checks, on_time_check
 from ml_assets.resources.lake import Lake
 from ml_assets.resources.landing import Landing
 from ml_assets.resources.registry import Registry
@@ -44,7 +47,9 @@ def build_definitions(
         use_cases: The use cases to serve.
         resource_overrides: Resources to use in place of the environment's own.
     """
-    environment = environment or load_environment()
+    if environment is None:
+        environment = load_environment()
+        require_variables(environment)
     with without_preview_warnings():
         parts = [_use_case_definitions(use_case, environment) for use_case in use_cases]
     doors = resources(environment, resource_overrides)
@@ -53,6 +58,7 @@ def build_definitions(
             "lake_io_manager": LakeIOManager(lake=doors["lake"], home=environment.home),
             **doors,
         },
+        sensors=alert_sensors(environment, use_cases),
         # A process per step costs more than the daily job itself: see docs/architecture.md.
         executor=dg.in_process_executor,
     )
@@ -72,12 +78,15 @@ def _use_case_definitions(use_case: UseCase, environment: Environment) -> dg.Def
             predictions_asset(use_case, environment),
             shadow_asset(use_case, environment),
             maintenance_asset(use_case, environment),
+            monitoring_asset(use_case, environment),
         ],
         asset_checks=[
             volume_check(use_case, environment),
             bad_share_check(use_case, environment),
             counts_check(use_case, environment),
             positives_check(use_case, environment),
+            on_time_check(use_case, environment),
+            *monitoring_checks(use_case, environment),
         ],
         jobs=jobs.all(),
         schedules=schedules(use_case, environment, jobs),
@@ -94,8 +103,10 @@ def resources(
             **environment.warehouse.model_dump(), time_zone=environment.time_zone
         ),
         "landing": Landing(**environment.landing.model_dump()),
-        "lake": Lake(**environment.lake.model_dump()),
-        "registry": Registry(**environment.registry.model_dump()),
+        "lake": Lake(**environment.lake.model_dump(), owners=environment.owners("lake")),
+        "registry": Registry(
+            **environment.registry.model_dump(), owners=environment.owners("registry")
+        ),
         **(overrides or {}),
     }
     source = Source(environment, doors["warehouse"], doors["landing"], doors["lake"])

@@ -11,11 +11,15 @@ import pandas as pd
 from ml_assets.changes import now, today
 from ml_assets.core.contract import Judged, bad_days
 from ml_assets.core.metrics import expected_positives
+from ml_assets.core.monitoring import volume
+from ml_assets.core.tables import TROUBLE
 from ml_assets.environment import Environment
+from ml_assets.monitoring import limits, remedies
 from ml_assets.partitions import daily, day_end
 from ml_assets.resources.lake import Lake
 from ml_assets.use_case import UseCase
 
+_VOLUME = ["day", "rows_read"]
 _REALISED_DAYS = 28
 _TOLERANCE = 0.1
 
@@ -33,24 +37,35 @@ def volume_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksD
         asset=[use_case.name, "extraction"],
         name="volume_as_expected",
         description="The number of rows read is within what the use case declares as normal "
-        "for that weekday. Today is not judged: it is not over",
+        "for that weekday, and not far from what the same weekday brought in the weeks before. "
+        "Today is not judged: it is not over",
         partitions_def=daily(use_case, environment.time_zone),
     )
     def volume_as_expected(
         context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]
     ) -> dg.AssetCheckResult:
         keys = context.partition_keys
-        accounts = lake.read(f"{use_case.name}/extraction", min(keys), max(keys))
+        known = limits(environment)
+        oldest = date.fromisoformat(min(keys)) - timedelta(weeks=known.volume_weeks)
+        accounts = lake.read(
+            f"{use_case.name}/extraction", oldest.isoformat(), max(keys), columns=_VOLUME
+        )
+        read = dict(zip(accounts["day"], map(int, accounts["rows_read"]), strict=True))
         unfinished = today(environment, now()).isoformat()
         unusual = {}
-        for day, rows in zip(accounts["day"], accounts["rows_read"], strict=True):
+        for day in (day for day in sorted(set(keys)) if day in read and day < unfinished):
             fewest, most = use_case.volume(date.fromisoformat(day))
-            if day < unfinished and not fewest <= rows <= most:
-                unusual[day] = f"{rows} rows, expected {fewest} to {most}"
+            usual = volume(read, known, day)
+            if not fewest <= read[day] <= most:
+                unusual[day] = f"{read[day]} rows, expected {fewest} to {most}"
+            elif usual.state in TROUBLE:
+                unusual[day] = usual.sentence
+        told = "; ".join(f"{day}: {text}" for day, text in list(unusual.items())[:5])
         return dg.AssetCheckResult(
             passed=not unusual,
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"days": len(accounts), "unusual": unusual},
+            description=f"{told}. {remedies(use_case)['volume']}" if unusual else None,
+            metadata={"days": len(keys), "unusual": unusual},
         )
 
     return volume_as_expected
@@ -81,7 +96,7 @@ def bad_share_check(use_case: UseCase, environment: Environment) -> dg.AssetChec
         return dg.AssetCheckResult(
             passed=not bad,
             severity=dg.AssetCheckSeverity.ERROR,
-            description="\n".join([*sentences, _BAD_SHARE_REMEDY]) if bad else None,
+            description="\n\n".join([*sentences, _BAD_SHARE_REMEDY]) if bad else None,
             metadata={"days": len(account), "days_over_the_limit": sorted(bad)},
         )
 
@@ -127,7 +142,7 @@ def counts_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksD
         return dg.AssetCheckResult(
             passed=not wrong,
             severity=dg.AssetCheckSeverity.ERROR,
-            description="\n".join([*(f"{day}: {text}" for day, text in wrong.items()), remedy])
+            description="\n\n".join([*(f"{day}: {text}" for day, text in wrong.items()), remedy])
             if wrong
             else None,
             metadata={"days": len(keys), "wrong": wrong},

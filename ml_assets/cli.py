@@ -3,17 +3,20 @@
 Errors that a person can mend end in one message and exit code 1, never in a traceback.
 """
 
+import os
 import socket
 import sys
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 import yaml
 from rich.table import Table
 
+from ml_assets.cli_alerts import app as alerts_app
 from ml_assets.cli_common import (
     EnvOption,
     HomeOption,
@@ -25,7 +28,10 @@ from ml_assets.cli_common import (
     shown,
 )
 from ml_assets.cli_contract import app as contract_app
+from ml_assets.cli_daemon import app as daemon_app
 from ml_assets.cli_data import app as data_app
+from ml_assets.cli_deploy import app as deploy_app
+from ml_assets.cli_doctor import app as doctor_app
 from ml_assets.cli_landing import app as landing_app
 from ml_assets.cli_models import app as models_app
 from ml_assets.cli_quarantine import app as quarantine_app
@@ -49,6 +55,7 @@ class Job(StrEnum):
     TRAINING = "training"
     TUNING = "tuning"
     MAINTENANCE = "maintenance"
+    MONITORING = "monitoring"
 
 
 app = typer.Typer(
@@ -63,10 +70,16 @@ Start with `ml-assets demo`, then `ml-assets ui`; `ml-assets status` tells where
 Places and switches come from `ml_assets/config/*.yaml` and from environment variables:
 `ML_ASSETS_ENV` (dev, preprod, prod), `ML_ASSETS_HOME`, `ML_ASSETS_SOURCE` (warehouse, landing),
 `ML_ASSETS_WAREHOUSE_URL`, `ML_ASSETS_LANDING_URL`, `ML_ASSETS_LAKE_URL`,
-`ML_ASSETS_REGISTRY_URL`. `ml-assets config` prints the outcome.
+`ML_ASSETS_REGISTRY_URL`, `ML_ASSETS_STORAGE_URL`, `ML_ASSETS_REPORTS_URL`,
+`ML_ASSETS_ALERT_URLS`, `ML_ASSETS_UI_URL`.
+`ml-assets config` prints the outcome.
 """,
 )
 app.add_typer(models_app)
+app.add_typer(alerts_app, name="alerts")
+app.add_typer(deploy_app)
+app.add_typer(daemon_app)
+app.add_typer(doctor_app)
 app.add_typer(contract_app, name="contract")
 app.add_typer(data_app, name="data")
 app.add_typer(landing_app, name="landing")
@@ -162,7 +175,8 @@ def run(
     **ingestion** reads from the warehouse to features, **scoring** goes on to predictions with the
     champion of now, **training** trains as of the day and lets the gate decide who serves,
     **tuning** searches the hyperparameters that models are trained with from the day on,
-    **maintenance** compacts the tables and removes what nobody needs.
+    **maintenance** compacts the tables and removes what nobody needs, **monitoring** looks at what
+    came in, what was said and what came true.
 
     The same as *Materialize* in the UI; running it again is always safe.
     """
@@ -177,12 +191,12 @@ def run(
 
         days = _all_days(a_day(day), a_day(to or day))
         # The days of a training or a tuning are a sequence: each decision rests on the one before.
-        one_by_one = job not in (Job.INGESTION, Job.SCORING)
+        one_by_one = job not in (Job.INGESTION, Job.SCORING, Job.MONITORING)
         spans = [(each, each) for each in days] if one_by_one else [(days[0], days[-1])]
         name = f"{CLAIMS.name}_{job.value}"
         definitions = build_definitions(environment)
         prepare_home(environment)
-        if not one_by_one:
+        if job in (Job.INGESTION, Job.SCORING):
             _take_files(environment)
         with dg.DagsterInstance.get() as instance, console.status(f"{name} …") as state:
             for first, last in spans:
@@ -253,6 +267,13 @@ def ui(
     mlflow_port: Annotated[
         int, typer.Option("--mlflow-port", help="MLflow's port on 127.0.0.1.")
     ] = 5000,
+    reports_port: Annotated[
+        int | None,
+        typer.Option(
+            "--reports-port",
+            help="Port on 127.0.0.1 of model cards and monitoring pages. [default: of reports.url]",
+        ),
+    ] = None,
     workspace: Annotated[
         Path, typer.Option("--workspace", "-w", help="Dagster's workspace file.")
     ] = Path("workspace.yaml"),
@@ -261,18 +282,23 @@ def ui(
 ) -> None:
     """Open the Dagster UI on this folder's history, with schedules and sensors running.
 
-    Beside it, MLflow's UI on the registered models, unless the registry is a server of its own.
+    Beside it, MLflow's UI on the registered models, unless the registry is a server of its own, and
+    the pages that Dagster's UI links to (model cards, monitoring), unless `reports.url` names
+    another machine.
 
     The UIs have no login, so they listen on 127.0.0.1 only.
     """
     with clear_errors():
+        if reports_port:
+            # For Dagster's processes too: it is they who make the links.
+            os.environ["ML_ASSETS_REPORTS_URL"] = f"http://127.0.0.1:{reports_port}"
         environment = load(env, home)
         import dagster as dg
 
         from ml_assets.home import prepare_home, serve_alone
         from ml_assets.resources.registry import Registry
         from ml_assets.runs import close_dead_runs
-        from ml_assets.servers import ServerEnded, dagster_ui, mlflow_ui, serve
+        from ml_assets.servers import ServerEnded, dagster_ui, mlflow_ui, report_pages, serve
 
         if not workspace.exists():
             raise ValueError(
@@ -283,7 +309,7 @@ def ui(
         prepare_home(environment)
         lock = serve_alone(environment)
         _require_free(port, "--port")
-        servers = [dagster_ui(workspace, port, lock)]
+        servers = [dagster_ui(workspace, port, lock, environment.logs.format)]
         models = mask_url(registry.url)
         if not registry.is_server:
             if mlflow_port == port:
@@ -295,10 +321,20 @@ def ui(
             registry.open()
             servers.append(mlflow_ui(registry.url, registry.artifacts, mlflow_port))
             models = f"http://127.0.0.1:{mlflow_port}"
+        if pages := _own_port(environment.reports.url):
+            if pages in (port, mlflow_port):
+                raise ValueError(
+                    f"model cards and the other UIs cannot share port {pages}. Choose another: "
+                    f"--reports-port {pages + 1}"
+                )
+            _require_free(pages, "--reports-port")
+            servers.append(report_pages(environment.reports_folder, pages))
         with dg.DagsterInstance.get() as instance:
             close_dead_runs(instance, without_daemon=True)
         console.print(f"Opening Dagster on http://127.0.0.1:{port} (stop with Ctrl-C) …")
         console.print(f"Models are in MLflow on {models}", highlight=False)
+        if environment.reports.url:
+            console.print(f"Model cards and monitoring: {environment.reports.url}", highlight=False)
         try:
             serve(servers)
         except ServerEnded as error:
@@ -338,6 +374,12 @@ def _simulated_environment(home: Path | None, warehouse: str | None) -> Environm
             f"the {environment.source} folder. Unset ML_ASSETS_SOURCE."
         )
     return environment
+
+
+def _own_port(url: str) -> int | None:
+    """The port of an address on this machine; None if it is another machine's, or none at all."""
+    parts = urlsplit(url)
+    return parts.port if parts.hostname == "127.0.0.1" else None
 
 
 def _require_free(port: int, option: str) -> None:

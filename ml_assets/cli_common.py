@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ml_assets.core.texts import visible
-from ml_assets.environment import ENVIRONMENTS, Environment, load_environment
+from ml_assets.environment import ENVIRONMENTS, Environment, load_environment, mask_url
 
 console = Console()
 errors = Console(stderr=True)
@@ -76,6 +76,12 @@ def clear_errors() -> Iterator[None]:
 def _of_the_records(error: BaseException | None) -> str:
     """What to say if Dagster's own records cannot be written; empty if it is something else."""
     while error is not None:
+        if type(error).__module__.split(".")[0] in ("dagster_postgres", "psycopg2"):
+            return (
+                "the records of runs cannot be read or written, for Dagster's storage is lost: "
+                f"{mask_url(str(error).strip())}. Check the server that storage.url names "
+                "(ML_ASSETS_STORAGE_URL); then run it again."
+            )
         no_place = isinstance(error, OSError) and error.errno in _NO_PLACE
         if no_place or (isinstance(error, sqlite3.OperationalError) and _FULL.search(str(error))):
             return (

@@ -21,6 +21,7 @@ from ml_assets.changes import changed_days, extracted_fingerprints, source_days,
 from ml_assets.core.scoring import standing
 from ml_assets.environment import Environment, mask_url
 from ml_assets.model_cards import card_file
+from ml_assets.monitoring_pages import page_file
 from ml_assets.partitions import days_between, ranges
 from ml_assets.resources.lake import Lake
 from ml_assets.runs import close_dead_runs, run_days
@@ -48,6 +49,7 @@ class Summary:
     champion: int
     decision: str
     model_card: Path
+    monitoring: Path
     expected_claims: float
     scored_day: str
 
@@ -181,6 +183,7 @@ def run_demo(
             assets=keys("predictions", "shadow"),
             run_config=keep_unchanged(use_case),
         )
+        materialise("Monitoring", "monitoring", 1, stale("monitoring", days=recent))
     return _summarise(use_case, environment, last_day)
 
 
@@ -212,6 +215,7 @@ def show(summary: Summary, environment: Environment, console: Console, ui_comman
     console.print(Panel(table, title="The claims platform is up to date", expand=False))
     for name, place in (
         ("Model card", str(summary.model_card)),
+        ("Monitoring", str(summary.monitoring)),
         ("Warehouse", mask_url(environment.warehouse.url)),
         ("Tables", mask_url(environment.lake.url)),
         ("Models", mask_url(environment.registry.url)),
@@ -247,6 +251,7 @@ def _summarise(use_case: UseCase, environment: Environment, day: str) -> Summary
         champion=version,
         decision=rows("champion").iloc[-1]["reason"],
         model_card=card_file(environment, use_case, version),
+        monitoring=page_file(environment, use_case, day),
         expected_claims=float(predictions["probability"].sum()),
         scored_day=day,
     )

@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ml_assets.separation import PLACES, clashes
 
 ENVIRONMENTS = ("dev", "preprod", "prod")
 CONFIG_DIR = Path(str(resources.files("ml_assets") / "config"))
@@ -26,9 +28,13 @@ VARIABLES = {
     "ML_ASSETS_LANDING_URL": ("landing", "url"),
     "ML_ASSETS_LAKE_URL": ("lake", "url"),
     "ML_ASSETS_REGISTRY_URL": ("registry", "url"),
+    "ML_ASSETS_STORAGE_URL": ("storage", "url"),
+    "ML_ASSETS_REPORTS_URL": ("reports", "url"),
+    "ML_ASSETS_ALERT_URLS": ("alerts", "urls"),
+    "ML_ASSETS_UI_URL": ("alerts", "ui_url"),
 }
 
-_SECRET_KEY = re.compile(r"password|secret|token|credential|(^|_)key", re.IGNORECASE)
+_SECRET_KEY = re.compile(r"password|secret|token|credential|(^|_)key|^urls$", re.IGNORECASE)
 # Up to the last @: SQLAlchemy takes a `/` in a password and an `@` in a user as they are.
 _URL_PASSWORD = re.compile(r"(?<=://)([^/:]*):(.*)@")
 _QUERY_SECRET = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
@@ -57,6 +63,29 @@ def _begins_with(*starts: str) -> Callable[[str], str]:
         return url
 
     return check
+
+
+def _shared_place(text: str) -> str:
+    name, _, place = text.partition(".")
+    if name not in ENVIRONMENTS or place not in PLACES:
+        raise ValueError(
+            "expected an environment and one of its places, such as prod.warehouse; the places "
+            f"are {', '.join(PLACES)}"
+        )
+    return text
+
+
+def _variable_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Z][A-Z0-9_]*", text):
+        raise ValueError("expected the name of an environment variable, such as PGPASSWORD")
+    return text
+
+
+def _without_driver(url: Any) -> Any:
+    """What a process of Dagster's is given names its driver; see `ml_assets.home`."""
+    return (
+        url.replace("postgresql+psycopg2://", "postgresql://", 1) if isinstance(url, str) else url
+    )
 
 
 TimeOfDay = Annotated[str, AfterValidator(_time_of_day)]
@@ -104,6 +133,25 @@ class RegistrySettings(_Section):
     cache: str
 
 
+class ReportsSettings(_Section):
+    """Where people open the pages that are written into `reports/` of the home."""
+
+    url: Annotated[str, AfterValidator(_begins_with("http://", "https://"))] | Literal[""]
+
+
+class StorageSettings(_Section):
+    """Where Dagster keeps runs, events and schedules; empty for SQLite in the home."""
+
+    url: (
+        Annotated[
+            str,
+            BeforeValidator(_without_driver),
+            AfterValidator(_begins_with("postgresql://")),
+        ]
+        | Literal[""]
+    )
+
+
 class ContractSettings(_Section):
     """How much bad data a day may hold."""
 
@@ -115,11 +163,47 @@ class ScheduleSettings(_Section):
 
     enabled: bool
     scoring_at: TimeOfDay
+    monitoring_at: TimeOfDay
     training_at: TimeOfDay
     tuning_at: TimeOfDay
     tuning_on: Weekday
     maintenance_at: TimeOfDay
     maintenance_on: Weekday
+
+
+class DriftSettings(_Section):
+    """What raises an alarm: see `ml_assets.core.monitoring.Limits`."""
+
+    min_rows: int = Field(ge=1)
+    psi: float = Field(ge=0)
+    missing_increase: float = Field(ge=0, le=1)
+    unseen_share: float = Field(ge=0, le=1)
+    psi_at_once: float = Field(ge=0)
+    false_discovery_rate: float = Field(gt=0, lt=1)
+    days_over: int = Field(ge=1)
+    days: int = Field(ge=1)
+    volume_change: float = Field(ge=0)
+    volume_confidence: float = Field(gt=0, lt=1)
+    volume_weeks: int = Field(ge=1)
+    volume_min_weeks: int = Field(ge=1)
+
+
+class PerformanceSettings(_Section):
+    """Over which days performance is looked at, and when it is worse than promised."""
+
+    days: int = Field(ge=1, le=366)
+    weeks: int = Field(ge=1, le=53)
+    min_rows: int = Field(ge=1)
+    roc_auc_margin: float = Field(ge=0, le=1)
+    log_loss_margin: float = Field(ge=0)
+
+
+class MonitoringSettings(_Section):
+    """What is watched from day to day."""
+
+    predictions_by: TimeOfDay
+    performance: PerformanceSettings
+    limits: DriftSettings
 
 
 class MaintenanceSettings(_Section):
@@ -191,6 +275,36 @@ class GateSettings(_Section):
     guardrails: GuardrailSettings
 
 
+def _alert_targets(text: str) -> str:
+    # The first part of each, up to a comma or a space: what follows may be secret.
+    for number, part in enumerate(re.split(r"[,\s]+(?=[a-zA-Z0-9]+:)", text.strip()), 1):
+        if text.strip() and not re.match(r"[a-zA-Z0-9]{2,}://[^\s/]", part):
+            raise ValueError(
+                f"target {number} is no URL of Apprise such as mailto://… or slack://… "
+                "(docs/alerts.md)"
+            )
+    return text
+
+
+class AlertSettings(_Section):
+    """Who is told of trouble, and how often at most."""
+
+    enabled: bool
+    urls: Annotated[str, AfterValidator(_alert_targets)]
+    ui_url: Annotated[str, AfterValidator(_begins_with("http://", "https://"))] | Literal[""]
+    least_level: Literal["info", "warning", "error"]
+    repeat_after_hours: int = Field(ge=1, le=8_760)
+    max_per_hour: int = Field(ge=2, le=1_000)
+    give_up_after_hours: int = Field(ge=1, le=8_760)
+
+
+class LogSettings(_Section):
+    """How the processes of the code location log."""
+
+    format: Literal["text", "json"]
+    level: Literal["debug", "info", "warning", "error"]
+
+
 class ScoringSettings(_Section):
     """What is said about each application."""
 
@@ -203,11 +317,15 @@ class Environment(_Section):
     name: Literal["dev", "preprod", "prod"]
     home: Path
     time_zone: Annotated[str, AfterValidator(_known_time_zone)]
+    requires: list[Annotated[str, AfterValidator(_variable_name)]]
+    shares: list[Annotated[str, AfterValidator(_shared_place)]]
     source: Literal["warehouse", "landing"]
     warehouse: WarehouseSettings
     landing: LandingSettings
     lake: LakeSettings
     registry: RegistrySettings
+    reports: ReportsSettings
+    storage: StorageSettings
     contract: ContractSettings
     schedules: ScheduleSettings
     sensor: SensorSettings
@@ -217,6 +335,9 @@ class Environment(_Section):
     evaluation: EvaluationSettings
     gate: GateSettings
     scoring: ScoringSettings
+    alerts: AlertSettings
+    logs: LogSettings
+    monitoring: MonitoringSettings
 
     @property
     def zone(self) -> ZoneInfo:
@@ -224,9 +345,20 @@ class Environment(_Section):
         return ZoneInfo(self.time_zone)
 
     @property
+    def reports_folder(self) -> Path:
+        """The folder of the pages for people: model cards, monitoring."""
+        return self.home / "reports"
+
+    @property
     def dagster_home(self) -> Path:
         """The folder of Dagster's own instance: runs, events, schedules."""
         return self.home / "dagster"
+
+    def owners(self, place: str) -> tuple[str, ...]:
+        """Whose stamp a place may carry: this environment, and those that it shares it with."""
+        shared = (each.split(".") for each in self.shares)
+        others = (name for name, shares in shared if shares == place)
+        return tuple(dict.fromkeys((self.name, *others)))
 
 
 def load_environment(
@@ -244,7 +376,8 @@ def load_environment(
 
     Raises:
         InvalidEnvironment: An unknown environment, unreadable YAML, an unknown key or a wrong
-            value; the message names file and key, and says what was expected.
+            value; the message names file and key, and says what was expected. Or a place is that
+            of another environment, and `shares` does not name it.
     """
     environ = os.environ if environ is None else environ
     name = name or environ.get("ML_ASSETS_ENV") or "dev"
@@ -255,6 +388,7 @@ def load_environment(
         )
     files = ("base.yaml", f"{name}.yaml")
     layers = [(file, _read_yaml(config_dir / file)) for file in files]
+    _require_no_secret(layers)
     layers.append(("environment variables", _from_variables(environ)))
     merged: dict[str, Any] = {}
     for _, layer in layers:
@@ -262,13 +396,67 @@ def load_environment(
     try:
         home = Path(merged["home"]).expanduser().resolve()
         merged = _merge(_fill_home(merged, str(home)), {"home": home, "name": name})
-        return Environment.model_validate(merged)
+        environment = Environment.model_validate(merged)
     except (KeyError, TypeError):
         raise InvalidEnvironment(
             f"{_origin(layers, ('home',))}: home: expected the path of a folder"
         ) from None
     except ValidationError as error:
         raise InvalidEnvironment(_explain(error, layers)) from None
+    others = {each: _by_files(each, config_dir) for each in ENVIRONMENTS if each != name}
+    if found := clashes(_mask(merged), others):
+        raise InvalidEnvironment(
+            "\n".join(f"{_origin(layers, keys)}: {'.'.join(keys)}: {told}" for keys, told in found)
+        )
+    return environment
+
+
+def missing_variables(
+    environment: Environment, environ: Mapping[str, str] | None = None
+) -> list[str]:
+    """Those of `requires` that are not set.
+
+    PGPASSWORD is not missed where PGPASSFILE is set, or where each URL has a password of its own.
+    """
+    environ = os.environ if environ is None else environ
+    urls = [environment.storage.url, environment.registry.url]
+    urls += [environment.warehouse.url] if environment.source == "warehouse" else []
+    needs_password = any(
+        url.startswith("postgresql://") and "***" not in mask_url(url) for url in urls
+    )
+    can_log_in = bool(environ.get("PGPASSFILE")) or not needs_password
+    return [
+        variable
+        for variable in environment.requires
+        if not environ.get(variable) and not (variable == "PGPASSWORD" and can_log_in)
+    ]
+
+
+def require_variables(environment: Environment, environ: Mapping[str, str] | None = None) -> None:
+    """Refuse to start without the variables that the environment requires.
+
+    Raises:
+        InvalidEnvironment: Naming those that are missing.
+    """
+    if missing := missing_variables(environment, environ):
+        raise InvalidEnvironment(missing_in_words(environment, missing))
+
+
+def missing_in_words(environment: Environment, missing: list[str]) -> str:
+    """What is missing, and what to do about it."""
+    names = ", ".join(missing)
+    kind = "variable" if len(missing) == 1 else "variables"
+    login = (
+        " PGPASSWORD is the password of every postgresql:// URL that has none of its own; "
+        "PGPASSFILE may name a file of passwords instead."
+        if "PGPASSWORD" in missing
+        else ""
+    )
+    return (
+        f"environment {kind} {names}: not set, and {environment.name} does not start without "
+        f"({environment.name}.yaml: requires). Set {'it' if len(missing) == 1 else 'them'} where "
+        f"the process is started.{login}"
+    )
 
 
 def masked(environment: Environment) -> dict[str, Any]:
@@ -279,6 +467,28 @@ def masked(environment: Environment) -> dict[str, Any]:
 def mask_url(url: str) -> str:
     """A URL without the password that it may carry, fit for logs and metadata."""
     return _URL_PASSWORD.sub(r"\1:***@", _QUERY_SECRET.sub(r"\1***", url))
+
+
+def _by_files(name: str, config_dir: Path) -> dict[str, Any]:
+    """What another environment's files say, masked; nothing if they cannot be read."""
+    try:
+        base, own = (_read_yaml(config_dir / f"{each}.yaml") for each in ("base", name))
+        merged = _merge(base, own)
+        home = Path(merged["home"]).expanduser().resolve()
+    except (InvalidEnvironment, KeyError, TypeError):
+        return {}
+    found: dict[str, Any] = _mask({**_fill_home(merged, str(home)), "home": str(home)})
+    return found
+
+
+def _require_no_secret(layers: list[tuple[str, dict[str, Any]]]) -> None:
+    """Refuse what only a variable may set: files lie in a repository that many read."""
+    for file, layer in layers:
+        alerts = layer.get("alerts")
+        if isinstance(alerts, dict) and alerts.get("urls"):
+            raise InvalidEnvironment(
+                f"{file}: alerts.urls: these URLs carry secrets; set ML_ASSETS_ALERT_URLS instead"
+            )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -21,6 +21,8 @@ class Jobs:
         training: From features to a champion.
         tuning: From features to hyperparameters.
         maintenance: Compacts tables, and removes what nobody needs.
+        monitoring: Looks at inputs, outputs and outcomes, and writes the day's page.
+        freshness: No asset: only the check that yesterday's predictions are there.
     """
 
     ingestion: AssetJob
@@ -28,10 +30,20 @@ class Jobs:
     training: AssetJob
     tuning: AssetJob
     maintenance: AssetJob
+    monitoring: AssetJob
+    freshness: AssetJob
 
     def all(self) -> list[AssetJob]:
         """Every job, for `dg.Definitions`."""
-        return [self.ingestion, self.scoring, self.training, self.tuning, self.maintenance]
+        return [
+            self.ingestion,
+            self.scoring,
+            self.training,
+            self.tuning,
+            self.maintenance,
+            self.monitoring,
+            self.freshness,
+        ]
 
 
 def build_jobs(use_case: UseCase) -> Jobs:
@@ -72,5 +84,17 @@ def build_jobs(use_case: UseCase) -> Jobs:
             "maintenance",
             ["maintenance"],
             "Compact the tables, and remove the files of versions that nobody needs any more",
+        ),
+        monitoring=job(
+            "monitoring",
+            ["monitoring"],
+            "Look at what came in, what was said and what came true, and write the day's page",
+        ),
+        freshness=dg.define_asset_job(
+            f"{use_case.name}_freshness",
+            selection=dg.AssetSelection.checks(
+                dg.AssetCheckKey(dg.AssetKey([use_case.name, "predictions"]), "predictions_on_time")
+            ),
+            description="Look whether yesterday's predictions are there; makes nothing",
         ),
     )

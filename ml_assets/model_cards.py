@@ -64,7 +64,7 @@ def write_card(
 
 def card_file(environment: Environment, use_case: UseCase, version: int) -> Path:
     """Where the copy of a version's card lies on this machine."""
-    return environment.home / "reports" / use_case.name / f"model_card_v{version}.html"
+    return environment.reports_folder / use_case.name / f"model_card_v{version}.html"
 
 
 def gather(use_case: UseCase, lake: Lake, registry: Registry, version: int) -> Card:

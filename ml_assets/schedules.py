@@ -34,6 +34,16 @@ def schedules(
         _of_yesterday(
             use_case,
             environment,
+            jobs.monitoring,
+            "daily",
+            at=settings.monitoring_at,
+            description="Each morning, after scoring: look at yesterday's inputs, outputs and "
+            "outcomes",
+        ),
+        _freshness(environment, jobs.freshness),
+        _of_yesterday(
+            use_case,
+            environment,
             jobs.training,
             "daily",
             at=settings.training_at,
@@ -60,6 +70,30 @@ def schedules(
             "what nobody needs",
         ),
     ]
+
+
+def _freshness(environment: Environment, job: AssetJob) -> dg.ScheduleDefinition:
+    """Ask whether yesterday's predictions are there, whatever else ran or did not run.
+
+    Five minutes after they should be, so that a run which ends in time is seen. A daemon that was
+    down at that minute makes up for it when it is back.
+    """
+    deadline = datetime.strptime(environment.monitoring.predictions_by, "%H:%M")
+    at = deadline + timedelta(minutes=5)
+
+    @dg.schedule(
+        name=f"{job.name}_daily",
+        job=job,
+        cron_schedule=f"{at.minute} {at.hour} * * *",
+        execution_timezone=environment.time_zone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Each morning: are yesterday's predictions there? They should be by "
+        f"{environment.monitoring.predictions_by}",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> Any:
+        return dg.RunRequest(run_key=_yesterday(context.scheduled_execution_time, environment))
+
+    return schedule
 
 
 def keep_unchanged(use_case: UseCase) -> dict[str, Any]:

@@ -266,9 +266,21 @@ def _is_made(
 def _outcome(instance: dg.DagsterInstance, run_key: str) -> Outcome:
     runs = instance.get_runs(dg.RunsFilter(tags={"dagster/run_key": run_key}), limit=1)
     # Runs are created before the next tick; one that is not there was deleted.
-    status = runs[0].status if runs else DagsterRunStatus.CANCELED
+    return _after_retries(instance, runs[0]) if runs else Outcome.CANCELED
+
+
+def _after_retries(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Outcome:
+    """What became of a run and of its retries: a run whose process died is started again."""
+    root = run.root_run_id or run.run_id
+    retries = instance.get_runs(dg.RunsFilter(tags={"dagster/root_run_id": root}), limit=1)
+    last = retries[0] if retries else run
+    # Dagster takes the first tag back if it cannot start the retry after all.
+    awaited = last.tags.get("dagster/will_retry") == "true"
+    if last.status == DagsterRunStatus.FAILURE and awaited:
+        # With the second tag there was a retry, and somebody has deleted it.
+        return Outcome.ENDED if "dagster/auto_retry_run_id" in last.tags else Outcome.PENDING
     return {
         DagsterRunStatus.SUCCESS: Outcome.ENDED,
         DagsterRunStatus.FAILURE: Outcome.ENDED,
         DagsterRunStatus.CANCELED: Outcome.CANCELED,
-    }.get(status, Outcome.PENDING)
+    }.get(last.status, Outcome.PENDING)

@@ -1,4 +1,6 @@
-"""The UIs of Dagster and MLflow, as child processes that end together and never outlive this one.
+"""The UIs of Dagster and MLflow, and the pages for people, as child processes.
+
+They end together, and never outlive this process.
 
 Which of them run, and on which ports, is decided in `ml_assets.cli`.
 """
@@ -50,21 +52,41 @@ class Server:
     inherits: tuple[int, ...] = ()
 
 
-def dagster_ui(workspace: Path, port: int, lock: int) -> Server:
+def dagster_ui(workspace: Path, port: int, lock: int, log_format: str = "text") -> Server:
     """Dagster's UI and daemon.
 
     Args:
         workspace: Dagster's workspace file.
         port: Its port on 127.0.0.1.
         lock: The lock's file descriptor, for its daemon may need a moment to end if we are killed.
+        log_format: `text` for people, or `json`, as in the environment's `logs.format`.
     """
     # `dg dev`, which Dagster would rather we used, takes no workspace of our choosing.
     quiet = {"PYTHONWARNINGS": "ignore:Function `dev_command` is superseded"}
     place = ["-h", "127.0.0.1", "-p", str(port)]
+    logs = ["--log-format", "json"] if log_format == "json" else []
     return Server(
         name="the Dagster UI",
-        command=[sys.executable, "-m", "dagster", "dev", "-w", str(workspace), *place],
+        command=[sys.executable, "-m", "dagster", "dev", "-w", str(workspace), *place, *logs],
         environ={**_environ(), **quiet},
+        inherits=(lock,),
+    )
+
+
+def dagster_daemon(workspace: Path, lock: int, log_format: str = "text") -> Server:
+    """Dagster's daemon.
+
+    Args:
+        workspace: Dagster's workspace file.
+        lock: The lock's file descriptor, for it may need a moment to end if we are killed.
+        log_format: `text` for people, or `json`, as in the environment's `logs.format`.
+    """
+    logs = ["--log-format", "json"] if log_format == "json" else []
+    program = str(Path(sys.executable).parent / "dagster-daemon")
+    return Server(
+        name="Dagster's daemon",
+        command=[program, "run", "-w", str(workspace), *logs],
+        environ=_environ(),
         inherits=(lock,),
     )
 
@@ -95,6 +117,21 @@ def mlflow_ui(url: str, artifacts: str, port: int) -> Server:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "PYTHONWARNINGS": "ignore",  # MLflow's own, about its web framework
         },
+    )
+
+
+def report_pages(folder: Path, port: int) -> Server:
+    """The pages for people, read-only.
+
+    Args:
+        folder: Where they lie.
+        port: Its port on 127.0.0.1.
+    """
+    place = ["--folder", str(folder), "--port", str(port)]
+    return Server(
+        name="the server of model cards and monitoring pages",
+        command=[sys.executable, "-m", "ml_assets.report_server", *place],
+        environ=_environ(),
     )
 
 

@@ -26,6 +26,8 @@ LINEAGE: dict[str, tuple[str, ...]] = {
     "predictions": ("features",),
     "shadow": ("features", "predictions"),
     "maintenance": (),
+    # A day tells how things stood that morning; what came later shows in later days.
+    "monitoring": (),
 }
 
 # The stages whose day follows from the source's rows of that day.

@@ -23,6 +23,7 @@ STAGES = {
     "predictions",
     "shadow",
     "maintenance",
+    "monitoring",
 }
 
 
@@ -57,6 +58,9 @@ def test_the_graph_is_the_journey_of_a_row(repository: dg.RepositoryDefinition) 
         ("champion", "model_card"),
         ("features", "shadow"),
         ("predictions", "shadow"),
+        ("features", "monitoring"),
+        ("predictions", "monitoring"),
+        ("shadow", "monitoring"),
     }
 
 
@@ -104,14 +108,18 @@ def test_the_jobs_schedules_and_sensor_are_there(repository: dg.RepositoryDefini
         "claims_training",
         "claims_tuning",
         "claims_maintenance",
+        "claims_monitoring",
+        "claims_freshness",
     }
     assert {each.name for each in repository.schedule_defs} == {
         "claims_scoring_daily",
         "claims_training_daily",
         "claims_tuning_weekly",
         "claims_maintenance_weekly",
+        "claims_monitoring_daily",
+        "claims_freshness_daily",
     }
-    assert {each.name for each in repository.sensor_defs} == {"claims_new_data"}
+    assert {each.name for each in repository.sensor_defs} == {"claims_new_data", "alerts"}
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
@@ -161,7 +169,7 @@ def test_no_secret_reaches_what_the_ui_shows(tmp_path: Path) -> None:
     environ = {
         "ML_ASSETS_HOME": str(tmp_path),
         "ML_ASSETS_WAREHOUSE_URL": "postgresql://ml:hunter2@db/claims",
-        "ML_ASSETS_REGISTRY_URL": "http://ml:hunter2@mlflow:5000",
+        "ML_ASSETS_REGISTRY_URL": "http://ml:hunter2@models:5000",
     }
     definitions = build_definitions(load_environment("dev", environ=environ))
 

@@ -9,10 +9,12 @@ from typer.testing import CliRunner
 
 from ml_assets.cli import app
 
+PAGES = "the server of model cards and monitoring pages"
+
 
 @pytest.fixture(autouse=True)
 def no_environment_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for variable in ("ENV", "HOME", "WAREHOUSE_URL", "LAKE_URL", "REGISTRY_URL"):
+    for variable in ("ENV", "HOME", "WAREHOUSE_URL", "LAKE_URL", "REGISTRY_URL", "REPORTS_URL"):
         monkeypatch.delenv(f"ML_ASSETS_{variable}", raising=False)
     monkeypatch.chdir(tmp_path)
     # Commands announce their home to Dagster by this variable; let no test see another's.
@@ -24,7 +26,9 @@ def call(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
-@pytest.mark.parametrize("command", ["demo", "simulate", "run", "config", "status", "ui"])
+@pytest.mark.parametrize(
+    "command", ["demo", "simulate", "run", "config", "status", "ui", "doctor", "daemon"]
+)
 def test_help_teaches_each_command(command: str) -> None:
     overview, own = call("--help"), call(command, "--help")
 
@@ -149,48 +153,62 @@ def test_a_mistyped_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     assert "ML_ASSETS_WAREHOUS_URL: unknown; expected one of ML_ASSETS_ENV" in result.output
 
 
-@pytest.mark.parametrize("option", ["--port", "--mlflow-port"])
+@pytest.mark.parametrize("option", ["--port", "--mlflow-port", "--reports-port"])
 def test_a_taken_port_is_told_with_another(tmp_path: Path, option: str) -> None:
     import socket
 
     (tmp_path / "workspace.yaml").write_text("load_from: []")
-    with socket.socket() as taken, socket.socket() as probe:
-        taken.bind(("127.0.0.1", 0))
+    with socket.socket() as taken, socket.socket() as one, socket.socket() as other:
+        for probe in (taken, one, other):
+            probe.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
-        probe.close()
-        other = {"--port": "--mlflow-port", "--mlflow-port": "--port"}[option]
+        free = [one.getsockname()[1], other.getsockname()[1]]
+        one.close(), other.close()
+        others = [each for each in ("--port", "--mlflow-port", "--reports-port") if each != option]
+        places = [word for each in zip(others, map(str, free), strict=True) for word in each]
 
-        result = call("ui", option, str(port), other, str(free))
+        result = call("ui", option, str(port), *places)
 
     assert result.exit_code == 1
     told = f"port {port} is taken on 127.0.0.1. Choose another: {option} {port + 1}"
     assert told in result.output
 
 
-def test_one_port_for_both_uis_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["--mlflow-port", "--reports-port"])
+def test_one_port_for_two_uis_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, other: str
+) -> None:
     (tmp_path / "workspace.yaml").write_text("load_from: []")
+    monkeypatch.setattr("ml_assets.cli._require_free", lambda port, option: None)
 
-    result = call("ui", "--port", "3456", "--mlflow-port", "3456")
+    result = call("ui", "--port", "3456", other, "3456")
 
     assert result.exit_code == 1
-    assert "cannot share port 3456" in result.output
+    assert f"cannot share port 3456. Choose another: {other} 3457" in result.output
 
 
 @pytest.mark.parametrize(
-    ("url", "served"),
-    [(None, ["the Dagster UI", "the MLflow UI"]), ("http://u:s3cr3t@mlflow", ["the Dagster UI"])],
+    ("url", "pages", "served"),
+    [
+        (None, None, ["the Dagster UI", "the MLflow UI", PAGES]),
+        ("http://u:s3cr3t@mlflow", None, ["the Dagster UI", PAGES]),
+        ("http://u:s3cr3t@mlflow", "https://reports.example", ["the Dagster UI"]),
+    ],
 )
-def test_the_ui_shows_the_models_where_the_registry_is(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str | None, served: list[str]
+def test_the_ui_shows_models_and_pages_where_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    url: str | None,
+    pages: str | None,
+    served: list[str],
 ) -> None:
     import ml_assets.servers
 
     (tmp_path / "workspace.yaml").write_text("load_from: []")
-    if url:
-        monkeypatch.setenv("ML_ASSETS_REGISTRY_URL", url)
+    for name, value in (("REGISTRY", url), ("REPORTS", pages)):
+        if value:
+            monkeypatch.setenv(f"ML_ASSETS_{name}_URL", value)
     monkeypatch.setattr("ml_assets.resources.registry.Registry.open", lambda registry: None)
     monkeypatch.setattr("ml_assets.cli._require_free", lambda port, option: None)
     started: list[ml_assets.servers.Server] = []
@@ -202,6 +220,7 @@ def test_the_ui_shows_the_models_where_the_registry_is(
     assert [server.name for server in started] == served
     place = "http://u:***@mlflow" if url else "http://127.0.0.1:5678"
     assert f"Models are in MLflow on {place}" in result.output
+    assert f"Model cards and monitoring: {pages or 'http://127.0.0.1:3001'}" in result.output
     commands = [word for server in started for word in server.command]
     assert not [word for word in commands if "mlflow.db" in word or "s3cr3t" in word]
 

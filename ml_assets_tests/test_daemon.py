@@ -66,7 +66,12 @@ def port(home: Path) -> Iterator[int]:
     command = [str(Path(sys.executable).parent / "ml-assets"), "ui", "--home", str(home)]
     with (home / "ui.log").open("w") as log:
         process = subprocess.Popen(
-            [*command, "--port", str(port), "--mlflow-port", str(free_port())],
+            [
+                *command,
+                *("--port", str(port)),
+                *("--mlflow-port", str(free_port())),
+                *("--reports-port", str(free_port())),
+            ],
             cwd=PROJECT,
             stdout=log,
             stderr=log,

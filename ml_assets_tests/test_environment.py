@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from ml_assets.cli import app
 from ml_assets.environment import (
     CONFIG_DIR,
     ENVIRONMENTS,
@@ -13,6 +15,8 @@ from ml_assets.environment import (
     load_environment,
     mask_url,
     masked,
+    missing_variables,
+    require_variables,
 )
 
 SECRET = "s3cr3t"
@@ -84,6 +88,7 @@ def test_the_environment_file_lies_over_base_and_variables_over_both(
         ("ML_ASSETS_WAREHOUSE_URL", "postgresql://host/db", ("warehouse", "url")),
         ("ML_ASSETS_LAKE_URL", "s3://bucket", ("lake", "url")),
         ("ML_ASSETS_REGISTRY_URL", "http://mlflow:5000", ("registry", "url")),
+        ("ML_ASSETS_REPORTS_URL", "https://reports.example", ("reports", "url")),
     ],
 )
 def test_each_place_can_be_set_by_its_variable(
@@ -285,14 +290,14 @@ def test_the_printed_configuration_hides_passwords_and_keys(
         warehouse: {{url: "postgresql://user:{SECRET}@host/db?sslpassword={SECRET}"}}
         lake: {{storage_options: {{aws_secret_access_key: {SECRET}, region: north}}}}
         """,
-        {"ML_ASSETS_REGISTRY_URL": f"http://user:{SECRET}@mlflow:5000"},
+        {"ML_ASSETS_REGISTRY_URL": f"http://user:{SECRET}@models:5000"},
     )
 
     shown = masked(environment)
 
     assert SECRET not in str(shown)
     assert shown["warehouse"]["url"] == "postgresql://user:***@host/db?sslpassword=***"
-    assert shown["registry"]["url"] == "http://user:***@mlflow:5000"
+    assert shown["registry"]["url"] == "http://user:***@models:5000"
     assert shown["lake"]["storage_options"] == {"aws_secret_access_key": "***", "region": "north"}
     assert shown["warehouse"]["attempts"] == environment.warehouse.attempts
 
@@ -313,3 +318,143 @@ def test_a_refusal_never_shows_a_secret(refusal: Callable[..., str], text: str) 
 
     assert message.startswith("dev.yaml: ")
     assert SECRET not in message
+
+
+# Kept apart
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_no_environment_uses_a_place_of_another(name: str) -> None:
+    """Loading compares them; here, that there is something to compare."""
+    environment = load_environment(name, environ={})
+
+    assert environment.shares == []
+    assert environment.owners("lake") == (name,)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "place"),
+    [
+        ("ML_ASSETS_REGISTRY_URL", "http://mlflow-preprod:5000/", "registry"),
+        ("ML_ASSETS_REGISTRY_URL", "http://ml:s3cr3t@MLFLOW-preprod:5000", "registry"),
+        (
+            "ML_ASSETS_STORAGE_URL",
+            "postgresql://x:s3cr3t@dagster-db-preprod:5432/dagster",
+            "storage",
+        ),
+        ("ML_ASSETS_LAKE_URL", "/var/lib/../lib/ml_assets_preprod/lake/", "lake"),
+        ("ML_ASSETS_WAREHOUSE_URL", "postgresql://x@warehouse-preprod/insurance?a=b", "warehouse"),
+        ("ML_ASSETS_HOME", "/var/lib/ml_assets_preprod", "home"),
+    ],
+)
+def test_prod_does_not_use_a_place_of_preprod_by_mistake(
+    config: Path, variable: str, value: str, place: str
+) -> None:
+    def load() -> Environment:
+        return load_environment("prod", environ={variable: value}, config_dir=config)
+
+    with pytest.raises(InvalidEnvironment) as refused:
+        load()
+    told = str(refused.value)
+    with (config / "prod.yaml").open("a") as file:
+        file.write(f"shares: [preprod.{place}, preprod.lake]\n")
+    meant = load()
+
+    assert told.startswith("environment variables: ")
+    assert f"this is the {place} of preprod" in told
+    assert variable in told
+    assert f"prod.yaml: shares: [preprod.{place}]" in told
+    assert SECRET not in told
+    assert meant.owners(place) == ("prod", "preprod")
+    assert meant.owners("landing") == ("prod",)
+
+
+def test_dev_in_its_own_folder_is_not_used_by_prod(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    registry = {"ML_ASSETS_REGISTRY_URL": f"sqlite:///{tmp_path}/.ml_assets/mlflow.db"}
+
+    with pytest.raises(InvalidEnvironment, match=r"registry of dev, as dev\.yaml says"):
+        load_environment("prod", environ=registry, config_dir=config)
+
+
+def test_a_place_that_is_not_read_may_be_the_same(config: Path) -> None:
+    """Both keep a warehouse configured that neither asks: rows come in files."""
+    environ = {
+        "ML_ASSETS_SOURCE": "landing",
+        "ML_ASSETS_WAREHOUSE_URL": "postgresql://warehouse-preprod/insurance",
+    }
+
+    assert load_environment("prod", environ=environ, config_dir=config).source == "landing"
+
+
+@pytest.mark.parametrize("shared", ["prod", "staging.lake", "prod.cache", "prod."])
+def test_only_places_that_there_are_can_be_shared(refusal: Callable[..., str], shared: str) -> None:
+    message = refusal(f"shares: [{shared}]\n")
+
+    assert message.startswith("dev.yaml: shares")
+    assert "such as prod.warehouse" in message
+
+
+def test_another_environment_that_cannot_be_read_does_not_stop_this_one(config: Path) -> None:
+    (config / "prod.yaml").write_text("lake: [\n")
+
+    assert load_environment("dev", environ={}, config_dir=config).name == "dev"
+
+
+# Required variables
+
+
+@pytest.mark.parametrize(
+    ("environ", "missing"),
+    [
+        ({}, ["PGPASSWORD"]),
+        ({"PGPASSWORD": ""}, ["PGPASSWORD"]),
+        ({"PGPASSWORD": "x"}, []),
+        ({"PGPASSFILE": "/run/secrets/pgpass"}, []),
+        ({"ML_ASSETS_WAREHOUSE_URL": "postgresql://u:x@w/d"}, ["PGPASSWORD"]),
+        (
+            {
+                "ML_ASSETS_WAREHOUSE_URL": "postgresql://u:x@w/d",
+                "ML_ASSETS_STORAGE_URL": "postgresql://s/d?user=u&password=x",
+            },
+            [],
+        ),
+    ],
+)
+def test_prod_needs_a_password_wherever_a_url_has_none(
+    environ: dict[str, str], missing: list[str]
+) -> None:
+    environment = load_environment("prod", environ=environ)
+
+    assert missing_variables(environment, environ) == missing
+    if missing:
+        with pytest.raises(InvalidEnvironment, match=r"PGPASSWORD: not set.*prod does not start"):
+            require_variables(environment, environ)
+    else:
+        require_variables(environment, environ)
+
+
+def test_dev_requires_no_variable() -> None:
+    assert missing_variables(load_environment("dev", environ={}), {}) == []
+
+
+def test_a_required_variable_must_be_a_name(refusal: Callable[..., str]) -> None:
+    assert "such as PGPASSWORD" in refusal("requires: [password=secret]\n")
+
+
+def test_a_command_without_a_required_variable_ends_in_a_message_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("PGPASSWORD", "PGPASSFILE"):
+        monkeypatch.delenv(variable, raising=False)
+    home = tmp_path / "home"
+    arguments = ["run", "ingestion", "--day", "2026-01-05", "--env", "prod", "--home", str(home)]
+
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+
+    assert result.exit_code == 1
+    assert "environment variable PGPASSWORD: not set" in result.output
+    assert "Traceback" not in result.output
+    assert not home.exists(), "nothing is begun"

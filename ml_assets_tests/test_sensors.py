@@ -275,6 +275,30 @@ def test_a_failed_run_of_a_range_is_taken_apart_and_then_left_to_a_person(ticks:
     assert "for 2026-01-06, 2026-01-07, 2026-01-08: see their runs" in ticks.skip
 
 
+def test_a_run_that_dagster_will_try_again_is_waited_for(ticks: Ticks) -> None:
+    instance = ticks.platform.instance
+    scored, refreshed = ticks.tick()
+    ticks.create_run(refreshed)
+    died = ticks.create_run(scored)
+    instance.report_run_failed(died)
+    # As Dagster's daemon does once a run's process has died.
+    instance.add_run_tags(died.run_id, {"dagster/will_retry": "true"})
+
+    assert ticks.tick() == [], "the retry has not begun"
+
+    retry = instance.create_run_for_job(
+        ticks.platform.definitions.resolve_job_def(died.job_name),
+        tags={"dagster/root_run_id": died.run_id},
+        root_run_id=died.run_id,
+        parent_run_id=died.run_id,
+    )
+    instance.add_run_tags(died.run_id, {"dagster/auto_retry_run_id": retry.run_id})
+    assert ticks.tick() == [], "the retry runs"
+
+    instance.report_run_failed(retry)
+    assert len(ticks.tick()) == 3, "the retry failed too: now each day alone"
+
+
 def test_a_day_whose_scoring_failed_after_its_extraction_is_not_forgotten(ticks: Ticks) -> None:
     scored, refreshed = ticks.tick()
     ticks.create_run(refreshed)
@@ -304,4 +328,4 @@ def test_an_environment_without_sensor_has_none(platform: Platform) -> None:
 
     other = Platform(environment, platform.instance, SMALL)
 
-    assert list(other.definitions.get_repository_def().sensor_defs) == []
+    assert [each.name for each in other.definitions.get_repository_def().sensor_defs] == ["alerts"]

@@ -182,17 +182,17 @@ def session(leader: int) -> list[str]:
 
 @pytest.fixture
 def free_ports() -> list[int]:
-    with socket.socket() as one, socket.socket() as other:
-        for probe in (one, other):
+    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
+        for probe in (one, two, three):
             probe.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1], other.getsockname()[1]]
+        return [probe.getsockname()[1] for probe in (one, two, three)]
 
 
 @pytest.fixture
 def ui(tmp_path: Path, free_ports: list[int]) -> Iterator[subprocess.Popen[bytes]]:
-    """`ml-assets ui` on an empty folder, with both of its UIs answering."""
-    port, mlflow_port = map(str, free_ports)
-    ports = ["--port", port, "--mlflow-port", mlflow_port]
+    """`ml-assets ui` on an empty folder, with all that it serves answering."""
+    port, mlflow_port, pages_port = map(str, free_ports)
+    ports = ["--port", port, "--mlflow-port", mlflow_port, "--reports-port", pages_port]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             [*UI, "--home", str(tmp_path / "home"), *ports],
@@ -202,9 +202,10 @@ def ui(tmp_path: Path, free_ports: list[int]) -> Iterator[subprocess.Popen[bytes
             start_new_session=True,
         )
     try:
-        addresses = [f"http://127.0.0.1:{port}/server_info", f"http://127.0.0.1:{mlflow_port}/"]
+        paths = (f"{port}/server_info", f"{mlflow_port}/", f"{pages_port}/")
+        addresses = [f"http://127.0.0.1:{path}" for path in paths]
         wait_for(
-            lambda: process.poll() is not None or all(map(answers, addresses)), "answer from both"
+            lambda: process.poll() is not None or all(map(answers, addresses)), "answer from all"
         )
         assert process.poll() is None, (tmp_path / "log").read_text()
         yield process
@@ -236,6 +237,7 @@ def test_nothing_of_the_uis_is_left_behind(
     before = session(ui.pid)
     assert any("dagster_webserver" in command for command in before)
     assert any("mlflow" in command for command in before)
+    assert any("report_server" in command for command in before)
     told = (tmp_path / "log").read_text()
     assert all(f"http://127.0.0.1:{port}" in told for port in free_ports)
 

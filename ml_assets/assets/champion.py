@@ -74,9 +74,10 @@ def champion_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
         **spec(
             use_case,
             "champion",
-            "Who serves from this day on: the challenger if it is surely better than the model "
-            "that served before, or, once that has grown old, surely not worse; and if it breaks "
-            "no guardrail",
+            "Step 5: which model serves from this day on.\n\n"
+            "The challenger if it is surely better than the model that served before, or, once "
+            "that has grown old, surely not worse; and if it breaks no guardrail. *reason* under "
+            "*Events* tells why. A person overrules it by `ml-assets promote` or `rollback`.",
             Champion.to_schema(),
             kinds={"mlflow", "deltalake"},
         ),

@@ -6,10 +6,11 @@ Nothing here reads or writes a table.
 import hashlib
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import pandas as pd
@@ -17,6 +18,7 @@ import pandera.pandas as pa
 
 from ml_assets import core
 from ml_assets.core.texts import visible
+from ml_assets.environment import Environment
 from ml_assets.use_case import UseCase
 
 _LONGEST_CELL = 500
@@ -88,6 +90,17 @@ def code_version(use_case: UseCase, *modules: str, settings: str = "") -> str:
     return digest.hexdigest()[:12]
 
 
+def page_link(environment: Environment, file: Path) -> dg.MetadataValue[str]:
+    """A page in the environment's `reports` folder, as the UI links to it.
+
+    A page of http cannot link to a file, so where nothing serves the folder, its path is shown.
+    """
+    if not environment.reports.url:
+        return dg.MetadataValue.path(str(file))
+    place = file.relative_to(environment.reports_folder).as_posix()
+    return dg.MetadataValue.url(f"{environment.reports.url.rstrip('/')}/{quote(place)}")
+
+
 def preview(frame: pd.DataFrame, rows: int = 5) -> dg.MarkdownMetadataValue:
     """The first rows as a table for the UI, with values and names shown as they are.
 
@@ -99,6 +112,14 @@ def preview(frame: pd.DataFrame, rows: int = 5) -> dg.MarkdownMetadataValue:
     values = head.astype(object).itertuples(index=False, name=None)
     lines = [map(_cell, head.columns), rules, *(map(_cell, row) for row in values)]
     return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def previews(
+    frame: pd.DataFrame, days: Sequence[str], rows: int = 5
+) -> dict[str, dg.MarkdownMetadataValue]:
+    """The first rows of each day, for runs that make many: who looks at a day sees that day."""
+    heads = frame.groupby("day").head(rows)
+    return {day: preview(heads[heads["day"] == day], rows) for day in days}
 
 
 def _cell(value: Any) -> str:

@@ -13,7 +13,7 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from ml_assets.assets.common import code_version, preview, spec, table_pool
+from ml_assets.assets.common import code_version, previews, spec, table_pool
 from ml_assets.changes import now
 from ml_assets.core.contract import Judged, judge, rejudge
 from ml_assets.core.tables import Extraction, Quarantine, keyed
@@ -53,21 +53,29 @@ def extraction_assets(use_case: UseCase, environment: Environment) -> dg.AssetsD
         "raw": spec(
             use_case,
             "raw",
-            "What the source said about the applications of a day; every row keeps the contract",
+            "Step 1: the day's applications that keep the contract.\n\n"
+            "Read from the source and judged by the contract, column by column below. Rows that "
+            "break it are put aside in `quarantine`, and `extraction` accounts for all of them; "
+            "the three are made together. Materializing a day reads it anew, which is always safe.",
             raw_schema,
             kinds={"sql", "pandas", "deltalake"},
         ),
         "quarantine": spec(
             use_case,
             "quarantine",
-            "Rows of the day that broke the contract, each with the reason and the row as it came",
+            "Step 1: the day's rows that break the contract.\n\n"
+            "Each with the reason, the column, the value, and the row as it came. Look at them by "
+            "`ml-assets quarantine show`; once the contract is mended, `ml-assets quarantine "
+            "replay` judges them again.",
             keyed(Quarantine, use_case.key),
             kinds={"pandas", "deltalake"},
         ),
         "extraction": spec(
             use_case,
             "extraction",
-            "The account of the day's extraction: rows read, kept, quarantined and dropped",
+            "Step 1: the account of what was read.\n\n"
+            "Rows read = rows kept + quarantined + exact duplicates dropped. Its fingerprint of "
+            f"the source tells the sensor `{use_case.name}_new_data` which days changed since.",
             Extraction.to_schema(),
             kinds={"pandas", "deltalake"},
         ),
@@ -211,7 +219,8 @@ def _describe(
     known = frames["raw"].groupby("day")[use_case.target].agg(["count", "mean"])
     for stage, frame in frames.items():
         key = dg.AssetKey([use_case.name, stage])
-        context.add_asset_metadata({"preview": preview(frame)}, key)
+        for day, rows in previews(frame, context.partition_keys).items():
+            context.add_asset_metadata({"preview": rows}, key, day)
     columns = {
         "columns_ignored": [visible(name) for name in judged.ignored],
         "columns_absent": list(judged.absent),

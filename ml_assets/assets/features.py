@@ -7,7 +7,7 @@ turns it into a code is frozen in the model (`ml_assets.core.bundle`).
 import dagster as dg
 import pandas as pd
 
-from ml_assets.assets.common import code_version, preview, spec, table_pool
+from ml_assets.assets.common import code_version, previews, spec, table_pool
 from ml_assets.environment import Environment
 from ml_assets.partitions import daily
 from ml_assets.use_case import UseCase, columns
@@ -22,7 +22,9 @@ def features_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
         **spec(
             use_case,
             "features",
-            f"Cleaned applications of a day, as the model may see them. Dropped: {dropped}",
+            "Step 2: what the model may see of each application.\n\n"
+            f"Cleaned, typed and complete. Made only of days of `raw` whose checks hold. Left out: "
+            f"{dropped}.",
             schema,
             kinds={"pandas", "deltalake"},
         ),
@@ -38,7 +40,8 @@ def features_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefi
     )
     def features(context: dg.AssetExecutionContext, raw: pd.DataFrame) -> pd.DataFrame:
         # The type of the output checks the contract: a second check here would cost as much again.
-        context.add_asset_metadata({"preview": preview(raw)})
+        for day, rows in previews(raw, context.partition_keys).items():
+            context.add_asset_metadata({"preview": rows}, partition_key=day)
         return raw
 
     return features

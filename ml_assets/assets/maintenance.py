@@ -38,9 +38,10 @@ def maintenance_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
         **spec(
             use_case,
             "maintenance",
-            f"Tables compacted, and files removed that only versions older than {keep_days} days "
-            "hold; those of versions that a registered model was trained on stay. The history of "
-            "versions itself stays whole",
+            "Once a week: tables compacted and cleaned up.\n\n"
+            f"Files are removed that only versions older than {keep_days} days hold; those of "
+            "versions that a registered model was trained on stay. The history of versions itself "
+            "stays whole.",
             Maintenance.to_schema(),
             kinds={"deltalake"},
         ),

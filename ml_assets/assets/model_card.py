@@ -3,7 +3,7 @@
 import dagster as dg
 import pandas as pd
 
-from ml_assets.assets.common import code_version
+from ml_assets.assets.common import code_version, page_link
 from ml_assets.environment import Environment
 from ml_assets.failures import clear_failures
 from ml_assets.model_cards import write_card
@@ -18,8 +18,9 @@ def model_card_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDe
 
     @dg.asset(
         key=[use_case.name, "model_card"],
-        description="The model card of the day's model: what it is for, how good it is, and who "
-        "let it serve; one HTML page that needs nothing else, kept with the version in MLflow",
+        description="For people: a page about the day's model.\n\n"
+        "What it is for, how good it is, for whom it is worse, and who let it serve. Open it by "
+        "the link *model_card* below; a copy is kept with the version in MLflow.",
         owners=list(use_case.owners),
         kinds={"mlflow"},
         group_name=use_case.name,
@@ -48,7 +49,7 @@ def model_card_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDe
             metadata={
                 "version": version,
                 "status": written.status,
-                "model_card": dg.MetadataValue.path(str(written.file)),
+                "model_card": page_link(environment, written.file),
                 "registry": dg.MetadataValue.url(registry.link(use_case.name, version)),
             }
         )

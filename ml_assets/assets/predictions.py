@@ -46,9 +46,11 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
         **spec(
             use_case,
             "predictions",
-            f"{use_case.description}: probability, decision and reasons per application, with the "
-            "model, data and code version that they rest on. What was said before stays on record, "
-            "with the instant at which another took its place (superseded_at)",
+            "Step 6: what the champion says of each application.\n\n"
+            f"{use_case.description}: probability, decision and reasons, with the model, data and "
+            "code version that they rest on. What was said before stays on record, with the "
+            "instant at which another took its place (superseded_at). Any day can be materialized: "
+            "the champion of now scores it, whether or not `champion` has that day.",
             keyed(Predictions, use_case.key),
             kinds={"xgboost", "deltalake"},
         ),
@@ -91,7 +93,6 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
                 f"(rows per column): {unseen}"
             )
         stands = standing(frame)
-        context.add_asset_metadata({"preview": preview(stands)})
         by_day = dict(list(stands.groupby("day")))
         all_said = frame["day"].value_counts()
         unseen_on = {
@@ -103,6 +104,7 @@ def predictions_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
             expected, low, high = expected_positives(said["probability"].to_numpy())
             context.add_asset_metadata(
                 {
+                    "preview": preview(said),
                     "applications": len(said),
                     "superseded": int(all_said.get(day, 0)) - len(said),
                     "expected_positives": round(expected, 1),
@@ -128,8 +130,9 @@ def shadow_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefini
         **spec(
             use_case,
             "shadow",
-            "What the newest model would have said of the day's applications while another serves; "
-            "nobody acts on it. Empty while the newest model is the champion",
+            "For comparison: what the challenger would have said.\n\n"
+            "The newest model scores the day's applications while another serves; nobody acts on "
+            "it. Empty while the newest model is the champion.",
             keyed(Predictions, use_case.key),
             kinds={"xgboost", "deltalake"},
         ),

@@ -87,9 +87,10 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
         **spec(
             use_case,
             "training_set",
-            f"Which rows the model of a day learns from: those at least "
-            f"{use_case.label_maturity_days} days old with a known outcome, from a window of "
-            f"{use_case.training_window_days} days. A manifest, not a copy",
+            "Step 3: which applications the day's model learns from.\n\n"
+            f"Those at least {use_case.label_maturity_days} days old with a known outcome, from a "
+            f"window of {use_case.training_window_days} days: younger outcomes are a biased "
+            "sample. A manifest, not a copy; the plots under *Events* show what is in it.",
             TrainingSet.to_schema(),
             kinds={"pandas", "deltalake"},
         ),
@@ -152,8 +153,10 @@ def training_assets(use_case: UseCase, environment: Environment) -> list[dg.Asse
         **spec(
             use_case,
             "model",
-            "The challenger of a day: trained on the older matured days, calibrated on later ones, "
-            "judged on the newest, registered in MLflow",
+            "Step 4: the day's new model, the challenger.\n\n"
+            "Trained on the older matured days, calibrated on later ones, judged on the newest, "
+            "and registered in MLflow. How good it is, with plots, is under *Events*. It serves "
+            "only if `champion` says so.",
             Model.to_schema(),
             kinds={"xgboost", "mlflow"},
         ),

@@ -79,8 +79,9 @@ def tuning_asset(use_case: UseCase, environment: Environment) -> dg.AssetsDefini
         **spec(
             use_case,
             "hyperparameters",
-            "What models are trained with from this day on: the outcome of a search over "
-            "time-ordered folds, if it beats XGBoost's defaults by more than noise on later days",
+            "Once a week: what models are trained with.\n\n"
+            "The outcome of a search over time-ordered folds, adopted if it beats XGBoost's "
+            "defaults by more than noise on later days. Every model takes those adopted last.",
             Hyperparameters.to_schema(),
             kinds={"xgboost", "optuna"},
         ),

@@ -16,6 +16,24 @@ RULES = get_args(Rule)
 
 Instant = Annotated[pd.DatetimeTZDtype, "us", "UTC"]
 
+SECTIONS = ("inputs", "outputs", "volume", "outcomes", "weeks", "estimate")
+
+# Trouble that a person should look at, then what is worth a second look, then what is not known.
+TROUBLE = ("drift", "worse", "too few", "too many")
+MONITORING_STATES = (
+    *TROUBLE,
+    "watch",
+    "ok",
+    "too few rows",
+    "too little history",
+    "not matured",
+    "one class",
+    "no rows",
+    "no model",
+    "not over",
+    "unknown",
+)
+
 _DAY = pa.Field(
     str_matches=r"^\d{4}-\d{2}-\d{2}$", description="Local day, YYYY-MM-DD: the partition"
 )
@@ -209,6 +227,40 @@ class Predictions(_Table):
     scored_at: Series[Instant] = pa.Field(description="When it was scored")
     superseded_at: Series[Instant] = pa.Field(
         nullable=True, description="When another took its place; missing while it stands"
+    )
+
+
+class Monitoring(_Table):
+    """What a day's look at inputs, outputs and outcomes found; a row per subject and measure."""
+
+    section: Series[str] = pa.Field(isin=SECTIONS, description="What is looked at")
+    subject: Series[str] = pa.Field(
+        description="A feature, `probability`, `applications`, a week by its Monday, or a model in "
+        "its role, such as `champion 3`; `all` where nothing could be looked at"
+    )
+    measure: Series[str] = pa.Field(
+        description="What was measured, such as psi or roc_auc; unique in its day, section and "
+        "subject. `_promised` is the same on the model's holdout, `_estimated` what the stored "
+        "estimate had said before outcomes were known"
+    )
+    value: Series[float] = pa.Field(nullable=True, description="The figure; missing if undefined")
+    low: Series[float] = pa.Field(
+        nullable=True, description="Lower bound: of the 95 % interval, or of what is normal"
+    )
+    high: Series[float] = pa.Field(nullable=True, description="Upper bound likewise")
+    rows: Series[int] = pa.Field(ge=0, description="Applications that it rests on")
+    state: Series[str] = pa.Field(
+        nullable=True,
+        isin=MONITORING_STATES,
+        description="What to make of the subject; on the measure that decides, else missing",
+    )
+    since: Series[str] = pa.Field(
+        nullable=True,
+        str_matches=r"^\d{4}-\d{2}-\d{2}$",
+        description="First day of the present run of trouble",
+    )
+    sentence: Series[str] = pa.Field(
+        nullable=True, description="The state in words, for a data scientist"
     )
 
 

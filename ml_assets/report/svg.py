@@ -456,3 +456,100 @@ def _whisker(scale: Scale, estimate: Estimate, y: float, radius: float, style: s
         marks += _strip_rule(_at(scale, estimate.low), y, _at(scale, estimate.high), y, "whisker")
     marks += _strip_dot(_at(scale, estimate.value), y, radius)
     return Markup('<g class="{}">{}</g>').format(style, marks)
+
+
+# Days
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A figure of a day, YYYY-MM-DD, with its bounds if it has any."""
+
+    day: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class _DayScale(Scale):
+    def text(self, tick: float) -> str:
+        """The day of a tick, such as `3 Jan`."""
+        day = date.fromordinal(round(tick))
+        return f"{day.day} {day:%b}"
+
+
+def series(
+    key: str,
+    title: str,
+    label: str,
+    moments: Sequence[Moment],
+    *,
+    other: Sequence[Moment] = (),
+    reference: tuple[float, str] | None = None,
+    band: Sequence[Moment] = (),
+    low: float | None = None,
+    high: float | None = None,
+    is_share: bool = False,
+) -> Markup:
+    """A figure day by day: dots with their intervals.
+
+    Args:
+        key: Names the chart in the page.
+        title: For readers who cannot see it.
+        label: Of the vertical axis.
+        moments: The figure.
+        other: Another one to compare with, hollow.
+        reference: What to measure both against, and its text.
+        band: What is normal, as a mark from low to high behind each day.
+        low: Where the vertical axis starts; by default it follows the values.
+        high: Where it ends; likewise.
+        is_share: Whether the figure is a share.
+    """
+    everything = [*moments, *other, *band]
+    values = [value for one in everything for value in (one.value, one.low, one.high)]
+    days = [date.fromisoformat(one.day).toordinal() for one in everything] or [1]
+    first, last = min(days), max(days)
+    ticks = tuple(sorted({float(first), float((first + last) // 2), float(last)}))
+    plane = _Plane(
+        _DayScale(first - 0.7, last + 0.7, ticks),
+        scale_of(
+            [*values, *([reference[0]] if reference else [])],
+            low=low,
+            high=high,
+            percent=is_share,
+            label=label,
+        ),
+    )
+    ends = (plane.x.scale.low, plane.x.scale.high)
+    body = Markup("")
+    for one in band:
+        body += _upright(plane, one, "normal")
+    if reference:
+        body += _line([(ends[0], reference[0]), (ends[1], reference[0])], plane, "guide")
+        body += _label(plane, ends[0], reference[0], reference[1], "remark", dy=-5)
+    for style, radius, list_ in (("before", 3.2, other), ("after", 3.8, moments)):
+        for one in list_:
+            if one.value is None:
+                continue
+            told = f"{one.day}: {_spoken(one.value, is_share)}"
+            body += Markup('<g class="{}"><title>{}</title>').format(style, told)
+            body += _upright(plane, one, "whisker")
+            at = date.fromisoformat(one.day).toordinal()
+            body += _dot(plane.x(at), plane.y(one.value), radius) + Markup("</g>")
+    known = [one for one in moments if one.value is not None]
+    spoken = f"{len(known)} days"
+    if known:
+        spoken += f", last {known[-1].day}: {_spoken(known[-1].value, is_share)}"
+    return plane.drawn(key, title, f"{spoken}.", body)
+
+
+def _upright(plane: _Plane, one: Moment, style: str) -> Markup:
+    if one.low is None or one.high is None:
+        return Markup("")
+    at = plane.x(date.fromisoformat(one.day).toordinal())
+    return _rule(at, plane.y(one.low), at, plane.y(one.high), style)
+
+
+def _spoken(value: float | None, is_share: bool) -> str:
+    return percent(value) if is_share else number(value, 3)

@@ -10,6 +10,7 @@ exit with our pinned pyarrow (seen 2026-11).
 
 import itertools
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -17,12 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Field, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.schema import PrimitiveType
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from ml_assets.core.texts import visible
@@ -34,6 +37,7 @@ from ml_assets.resources.arrow import to_arrow, to_pandas
 _KEEP_HISTORY: dict[str, str | None] = {"delta.enableExpiredLogCleanup": "false"}
 
 _T = TypeVar("_T")
+_STAMP = "_environment"  # the table that names the environment which the lake belongs to
 _NOTE = "ml_assets."  # begins our keys in a commit's own record, among those of Delta
 _DAY = re.compile(r"'(\d{4}-\d{2}-\d{2})'")
 _OPERATIONS = {"OPTIMIZE": "compact", "CREATE TABLE": "create"}
@@ -126,11 +130,14 @@ class Lake:
         url: A folder, or a place in an object store.
         storage_options: What the object store needs to know; may be secret, and is never shown.
         attempts: Tries at a commit that another writer overtook.
+        owners: The environment that it belongs to, and after it those that may have stamped it; a
+            lake with the stamp of another is not written. Empty: nobody asks.
     """
 
     url: str = field(repr=False)
     storage_options: dict[str, str] = field(repr=False)
     attempts: int
+    owners: tuple[str, ...] = ()
 
     def uri(self, table: str) -> str:
         """Where a table such as `claims/raw` lies.
@@ -455,6 +462,8 @@ class Lake:
     def writing(self, table: str) -> Iterator[None]:
         """Turn whatever goes wrong in a write into an error that names the table and a remedy."""
         try:
+            if self.owners:
+                self._require_ours(self.owners)
             yield
         except LakeError:
             raise
@@ -463,6 +472,63 @@ class Lake:
                 f"the table {table} cannot be written below {mask_url(self.url)}: {_plain(error)}. "
                 "Check that the place exists, has room, and that this user may write there."
             ) from error
+
+    def try_writing(self) -> None:
+        """Commit an empty table beside the others, and remove it.
+
+        Raises:
+            LakeError: The place is not writable.
+        """
+        name = f"_probe-{uuid4().hex}"
+        probe = self.uri(name)
+        schema = Schema([Field("nothing", PrimitiveType("string"))])
+        try:
+            DeltaTable.create(probe, schema, storage_options=self.storage_options)
+            if "://" not in (folder := probe.removeprefix("file://")):
+                shutil.rmtree(folder)
+                return
+            for file in self._listed(name, recursive=True):
+                if file.is_file:
+                    self._folder(name).delete_file(file.path)
+        except (DeltaError, OSError) as error:
+            raise LakeError(
+                f"nothing can be written below {mask_url(self.url)}: {_plain(error)}. Check that "
+                "the place has room, and that this user may write there."
+            ) from error
+
+    def owner(self) -> str | None:
+        """The environment that has stamped the lake; None if it has no stamp yet.
+
+        The stamp is an empty table's name, since Delta commits in full or not at all, in any store.
+
+        Raises:
+            LakeError: The stamp cannot be read.
+        """
+        stamp = self._open(_STAMP)
+        return stamp.metadata().name if stamp else None
+
+    def _require_ours(self, owners: tuple[str, ...]) -> None:
+        """Refuse a lake that another environment has stamped; stamp one that none has.
+
+        One without a stamp is new, or older than the stamps.
+        """
+        stamp = self.owner()
+        if stamp is None:
+            DeltaTable.create(
+                self.uri(_STAMP),
+                Schema([Field("environment", PrimitiveType("string"))]),
+                mode="ignore",
+                name=owners[0],
+                storage_options=self.storage_options,
+            )
+            stamp = self.owner()  # another process may have been faster
+        if stamp not in owners:
+            raise LakeError(
+                f"the lake {mask_url(self.url)} belongs to {visible(str(stamp))}, as its table "
+                f"{_STAMP} says, and {owners[0]} must not write there by mistake. Give {owners[0]} "
+                f"one of its own (ML_ASSETS_LAKE_URL); if it is meant, say so in {owners[0]}.yaml: "
+                f"shares: [{visible(str(stamp))}.lake]"
+            )
 
     def _again(self, write: Callable[..., _T], *arguments: Any) -> _T:
         """Try anew what another writer's commit has overtaken."""

@@ -25,6 +25,7 @@ import pandas as pd
 
 from ml_assets.core import bundle as served
 from ml_assets.core.bundle import Bundle, CorruptBundle
+from ml_assets.core.texts import visible
 from ml_assets.environment import mask_url
 
 MLFLOW_PORT = 5000  # where `ml-assets ui` shows a registry that is a database
@@ -34,6 +35,7 @@ _DATA = "data/bundle"  # within it, the bundle's files, where MLflow copies them
 _LOCK = Path(__file__).parents[2] / "requirements.lock"  # there in an editable install
 # All that the copied `core/bundle.py` and MLflow need to load and score a model.
 _REQUIREMENTS = ("mlflow-skinny", "numpy", "pandas", "scipy", "xgboost")
+_STAMP = "ml_assets.environment"  # the experiment's tag that names whose it is
 _MOST = 10_000  # versions, or runs, in one answer of MLflow
 
 
@@ -74,16 +76,24 @@ class Registry:
         url: MLflow's database or server; may carry a password, and is never shown.
         artifacts: Where models go while `url` is a database.
         cache: A folder for local copies of models.
+        owners: The environment that it belongs to, and after it those that may have stamped it;
+            one with the stamp of another takes nothing from us. Empty: nobody asks.
     """
 
     url: str = field(repr=False)
     artifacts: str
     cache: str
+    owners: tuple[str, ...] = ()
 
     @property
     def is_server(self) -> bool:
         """Whether the registry is an MLflow server, with a UI of its own."""
         return self.url.startswith("http")
+
+    @property
+    def _uri(self) -> str:
+        # Not psycopg 3, which SQLAlchemy 2.1 would take: deployments do not have it.
+        return self.url.replace("postgresql://", "postgresql+psycopg2://", 1)
 
     @property
     def _file(self) -> Path | None:
@@ -135,6 +145,7 @@ class Registry:
         identity = {"sha256": bundle.sha256, "as_of": as_of}
         tags = {**_origin(bundle), **tags, **identity}
         with self._explained(f"the model {name} of {as_of} cannot be registered in"):
+            self._require_ours(client, name)
             experiment = self._experiment(client, name)
             known = _registered(client, name, identity)
             run_id = known.run_id if known else None
@@ -203,6 +214,7 @@ class Registry:
         """Let an alias such as `champion` point at a version."""
         client = self._client()
         with self._explained(f"{alias} cannot point at {name} version {version} in"):
+            self._require_ours(client, name)
             client.set_registered_model_alias(name, alias, str(version))
 
     def versions(self, name: str) -> list[Version]:
@@ -269,7 +281,7 @@ class Registry:
         ):
             run_id = self._found(client, name, version).run_id
             local = mlflow.artifacts.download_artifacts(
-                run_id=run_id, artifact_path=path, dst_path=folder, tracking_uri=self.url
+                run_id=run_id, artifact_path=path, dst_path=folder, tracking_uri=self._uri
             )
             return Path(local).read_bytes()
 
@@ -279,6 +291,34 @@ class Registry:
         if self.is_server:
             server = re.sub(r"://.*@", "://", self.url).rstrip("/")
         return f"{server}/#/models/{quote(name, safe='')}/versions/{version}"
+
+    def owner(self, name: str) -> str | None:
+        """The environment that has stamped a model's experiment; None if it has no stamp yet.
+
+        Raises:
+            RegistryError: The registry cannot be read.
+        """
+        client = self._client()
+        with self._explained(f"the experiment {name} cannot be read from"):
+            found = client.get_experiment_by_name(name)
+            return found.tags.get(_STAMP) if found else None
+
+    def _require_ours(self, client: Any, name: str) -> None:
+        """Refuse an experiment that another environment has stamped; stamp one that none has."""
+        if not self.owners:
+            return
+        stamp = self.owner(name)
+        own = self.owners[0]
+        if stamp is None:
+            client.set_experiment_tag(self._experiment(client, name), _STAMP, own)
+        elif stamp not in self.owners:
+            raise RegistryError(
+                f"the models {name} in the registry {mask_url(self.url)} belong to "
+                f"{visible(stamp)}, as the experiment's tag {_STAMP} says, and {own} must not "
+                f"change them by mistake. Give {own} a registry of its own "
+                f"(ML_ASSETS_REGISTRY_URL); if it is meant, say so in {own}.yaml: "
+                f"shares: [{visible(stamp)}.registry]"
+            )
 
     def _found(self, client: Any, name: str, version: int) -> Any:
         from mlflow.exceptions import MlflowException
@@ -306,7 +346,7 @@ class Registry:
         ):
             found = self._found(client, name, version)
             local = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"{found.source}/{_DATA}", dst_path=folder, tracking_uri=self.url
+                artifact_uri=f"{found.source}/{_DATA}", dst_path=folder, tracking_uri=self._uri
             )
             return _read_folder(Path(local))
 
@@ -320,7 +360,7 @@ class Registry:
         except (MlflowException, SQLAlchemyError, OSError) as error:
             # Without the cause: MLflow quotes the URL, and with it the password.
             place = mask_url(self.url)
-            told = mask_url(str(error).replace(self.url, place))
+            told = mask_url(str(error).replace(self._uri, place))
             raise RegistryError(
                 f"{what} the registry {place}: {told}. Check registry.url "
                 "(ML_ASSETS_REGISTRY_URL), and that the artifact store is in place, writable and "
@@ -342,7 +382,7 @@ class Registry:
         try:
             if file := self._file:
                 _create_database(file)
-            return MlflowClient(tracking_uri=self.url, registry_uri=self.url)
+            return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise RegistryError(
                 f"the registry {mask_url(self.url)} cannot be opened: {error}. Check registry.url "

@@ -24,7 +24,7 @@ def test_a_training_leaves_a_card_here_and_with_the_version(trained: Platform) -
 
     assert status(trained, 1) == "champion"
     assert (metadata["version"], metadata["status"]) == (1, "champion")
-    assert metadata["model_card"].endswith("reports/claims/model_card_v1.html")
+    assert metadata["model_card"] == "http://127.0.0.1:3001/claims/model_card_v1.html"
 
 
 def test_the_card_tells_what_the_tables_and_the_bundle_say(trained: Platform) -> None:

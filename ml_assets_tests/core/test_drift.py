@@ -1,4 +1,4 @@
-"""PSI: nothing where nothing moved, and by hand what it should be."""
+"""PSI and tests: nothing where nothing moved, and by hand or by SciPy what it should be."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml_assets.core.drift import population_stability, reference
+from ml_assets.core.drift import measure, percent, population_stability, reference
 
 GENERATOR = np.random.Generator(np.random.PCG64(5))
 ROWS = pd.DataFrame(
@@ -130,3 +130,156 @@ def test_the_dtype_of_a_column_does_not_matter() -> None:
     typed = ROWS.astype({"steps": "Int8", "level": "float64", "kind": "category"})
 
     assert moved(typed) == pytest.approx(dict.fromkeys(COLUMNS, 0.0), abs=1e-6)
+
+
+def measured(now: pd.DataFrame, trained: pd.DataFrame = ROWS) -> pd.DataFrame:
+    known = json.loads(json.dumps(reference(trained, COLUMNS, CATEGORICAL)))
+    return measure(known, now, trained_rows=len(trained)).set_index("feature")
+
+
+def test_measures_agree_with_the_index_and_with_scipy() -> None:
+    from scipy.stats import chi2_contingency
+
+    now = pd.DataFrame({"kind": ["a"] * 30 + ["b"] * 45 + ["c"] * 15 + [None] * 10})
+    known = reference(ROWS, ["kind"], ["kind"])
+
+    found = measure(known, now, trained_rows=1_000).iloc[0]
+
+    before = np.rint(np.array(known["kind"]["shares"])[[0, 1, 2, 4]] * 1_000)
+    expected = chi2_contingency([before, [30, 45, 15, 10]], correction=False)
+    assert found["statistic"] == pytest.approx(expected.statistic)
+    assert found["p_value"] == pytest.approx(expected.pvalue)
+    assert found["psi"] == population_stability(known, now)["kind"]
+    assert found["psi_by_chance"] == pytest.approx(3 * (1 / 100 + 1 / 1_000))
+    assert (found["rows"], found["trained_rows"]) == (100, 1_000)
+
+
+def test_the_order_of_rows_changes_no_measure() -> None:
+    shuffled = ROWS.sample(frac=1, random_state=3)
+
+    pd.testing.assert_frame_equal(measured(ROWS), measured(shuffled))
+
+
+def test_rows_that_are_those_of_training_never_differ() -> None:
+    found = measured(ROWS)
+
+    assert found["psi"].to_numpy() == pytest.approx(0, abs=1e-6)
+    assert found["p_value"].to_numpy() == pytest.approx(1, abs=1e-6)
+
+
+def test_where_nothing_moved_the_index_and_the_test_are_what_chance_makes_them() -> None:
+    generator = np.random.Generator(np.random.PCG64(11))
+    trained = pd.DataFrame({"amount": generator.normal(size=20_000)})
+    known = reference(trained, ["amount"], [])
+
+    days = pd.concat(
+        measure(known, pd.DataFrame({"amount": generator.normal(size=1_000)}), trained_rows=20_000)
+        for _ in range(200)
+    )
+
+    assert days["psi"].mean() == pytest.approx(days["psi_by_chance"].iloc[0], rel=0.15)
+    assert (days["p_value"] < 0.1).mean() == pytest.approx(0.1, abs=0.06)
+
+
+def test_missing_and_unseen_values_are_shares_of_all_rows() -> None:
+    found = measured(
+        pd.DataFrame(
+            {
+                "amount": [0.0, 1e6, -1e6, np.nan],
+                "kind": ["a", "z", None, None],
+                "level": pd.array([1, 2, 3, None], dtype="Int8"),
+            }
+        )
+    )
+
+    assert found["missing_share"].to_dict() == {"amount": 0.25, "kind": 0.5, "level": 0.25}
+    assert found["missing_share_trained"].to_dict() == {"amount": 0.1, "kind": 0.1, "level": 0.1}
+    assert found["unseen_share"].to_dict() == {"amount": 0.5, "kind": 0.25, "level": 0.25}
+
+
+def test_what_a_model_of_an_earlier_release_kept_is_enough() -> None:
+    known = reference(ROWS, COLUMNS, CATEGORICAL)
+    old = {
+        name: {key: value for key, value in scale.items() if key != "range"}
+        for name, scale in known.items()
+    }
+    now = ROWS.assign(amount=ROWS["amount"] * 100)
+
+    with_range = measure(known, now, trained_rows=1_000).set_index("feature")
+    without = measure(old, now, trained_rows=1_000).set_index("feature")
+
+    assert with_range["unseen_share"]["amount"] > 0.5
+    assert without["unseen_share"]["amount"] == 0
+    pd.testing.assert_frame_equal(
+        with_range.drop(columns="unseen_share"), without.drop(columns="unseen_share")
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "told"),
+    [
+        ("amount", [None] * 20, "100 % missing, 10 % when trained"),
+        ("amount", [50.0] * 20, ": 100 % of rows, 9 % when trained"),
+        ("kind", ["a"] * 20, "b: 0 % of rows, 30 % when trained"),
+        ("kind", ["new"] * 20, "unseen when trained: 100 % of rows, 0 % when trained"),
+    ],
+)
+def test_what_moved_most_is_told(column: str, values: list[object], told: str) -> None:
+    now = pd.DataFrame({column: pd.Series(values, dtype=ROWS[column].dtype)})
+
+    assert told in measured(now)["moved"][column]
+
+
+def test_a_constant_and_an_all_missing_column_are_told_from_their_change() -> None:
+    trained = pd.DataFrame({"one": [3.0] * 500, "none": [np.nan] * 500})
+    known = reference(trained, ["one", "none"], [])
+
+    same = measure(known, trained, trained_rows=500)
+    other = measure(known, trained + 1, trained_rows=500).set_index("feature")
+    back = measure(known, trained.fillna(1.0), trained_rows=500).set_index("feature")
+
+    assert same["p_value"].tolist() == [1.0, 1.0]
+    assert same["psi"].tolist() == [0.0, 0.0]
+    assert other["p_value"]["one"] < 1e-6
+    assert back["p_value"]["none"] < 1e-6
+    assert back["moved"]["none"] == "any number: 100 % of rows, 0 % when trained"
+
+
+def test_few_rows_of_rare_values_do_not_pass_for_drift() -> None:
+    generator = np.random.Generator(np.random.PCG64(2))
+    weights = np.array([0.95, *[0.001] * 50])
+    trained = pd.DataFrame({"kind": generator.choice(51, 20_000, p=weights)})
+    known = reference(trained, ["kind"], ["kind"])
+
+    p_values = [
+        measure(
+            known,
+            pd.DataFrame({"kind": generator.choice(51, 300, p=weights)}),
+            trained_rows=20_000,
+        )["p_value"].iloc[0]
+        for _ in range(200)
+    ]
+
+    assert (np.array(p_values) < 0.01).mean() <= 0.03
+
+
+def test_no_rows_are_told_as_no_rows() -> None:
+    found = measured(ROWS.head(0))
+
+    assert found.index.tolist() == list(COLUMNS)
+    assert found["rows"].tolist() == [0] * len(COLUMNS)
+    assert found[["psi", "p_value", "missing_share", "unseen_share"]].isna().all(axis=None)
+    assert measure({}, ROWS, trained_rows=1).empty
+
+
+def test_a_reference_of_no_rows_is_refused() -> None:
+    with pytest.raises(ValueError, match="trained_rows must be at least 1, got 0"):
+        measure(reference(ROWS.head(0), COLUMNS, CATEGORICAL), ROWS, trained_rows=0)
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [(0.0, "0 %"), (0.0002, "0.02 %"), (0.024, "2.4 %"), (0.02, "2 %"), (0.234, "23 %")],
+)
+def test_shares_are_written_as_people_write_them(share: float, told: str) -> None:
+    assert percent(share) == told

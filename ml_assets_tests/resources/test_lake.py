@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -616,3 +617,28 @@ def test_compaction_keeps_the_rows_and_makes_one_file_of_each_day(lake: Lake) ->
     lake.compact(TABLE)
     assert lake.version(TABLE) == 3
     assert lake.log(TABLE, day=MONDAY)[0].version == 2
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_lake_belongs_to_the_environment_that_wrote_it_first(tmp_path: Path, scheme: str) -> None:
+    lake = Lake(url=f"{scheme}{tmp_path}/lake", storage_options={}, attempts=8)
+    assert lake.owner() is None
+    dev, prod, sharing = (
+        replace(lake, owners=owners) for owners in (("dev",), ("prod",), ("prod", "dev"))
+    )
+    lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY)  # older than the stamps: it is taken over
+    assert lake.owner() is None
+    dev.write(TABLE, rows(TUESDAY), TUESDAY, TUESDAY)
+
+    for write in (
+        lambda: prod.write(TABLE, rows(WEDNESDAY), WEDNESDAY, WEDNESDAY),
+        lambda: prod.append(TABLE, rows(WEDNESDAY)),
+        lambda: prod.compact(TABLE),
+    ):
+        with pytest.raises(LakeError, match=r"belongs to dev.*shares: \[dev\.lake\]"):
+            write()
+
+    assert prod.owner() == "dev"
+    assert_holds(prod, rows(MONDAY), rows(TUESDAY))
+    assert sharing.write(TABLE, rows(WEDNESDAY), WEDNESDAY, WEDNESDAY).changed
+    assert lake.tables() == [TABLE]

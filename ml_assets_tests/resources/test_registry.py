@@ -26,6 +26,7 @@ from ml_assets.core.bundle import BUNDLE_FILE, MODEL_FILE, Bundle, Served, encod
 from ml_assets.partitions import day_end, day_start
 from ml_assets.resources.registry import Registry, RegistryError
 from ml_assets_tests.conftest import Platform
+from ml_assets_tests.postgres import NoPostgres, running_postgres
 
 DAY, NEXT_DAY = "2026-01-05", "2026-01-06"
 VOCABULARY = {"kind": ("A", "B"), "level": (1, 2, 3)}
@@ -867,6 +868,7 @@ from ml_assets.core.bundle import Bundle
 from ml_assets.partitions import day_end, day_start
 from ml_assets.resources.registry import Registry, RegistryError
 from ml_assets_tests.conftest import Platform
+from ml_assets_tests.postgres import NoPostgres, running_postgres
 
 folder = Path({str(folder)!r})
 bundle = Bundle.from_files({{n: (folder / n).read_bytes() for n in {list(files)}}})
@@ -935,3 +937,42 @@ print(json.dumps({"index": list(told.index), **told.to_dict("list")}))
         "probability": list(expected),
         "refer": list(expected >= bundle.threshold),
     }
+
+
+def test_models_belong_to_the_environment_that_registered_first(
+    registry: Registry, name: str, bundle: Bundle
+) -> None:
+    dev, prod, sharing = (
+        replace(registry, owners=owners) for owners in (("dev",), ("prod",), ("prod", "dev"))
+    )
+    version = register(dev, name, bundle)
+
+    with pytest.raises(RegistryError, match=r"belong to dev.*shares: \[dev\.registry\]"):
+        register(prod, name, bundle, NEXT_DAY)
+    with pytest.raises(RegistryError, match=r"belong to dev.*must not change them"):
+        prod.set_alias(name, "champion", version)
+
+    assert [each.as_of for each in prod.versions(name)] == [DAY]
+    assert prod.owner(name) == "dev"
+    sharing.set_alias(name, "champion", version)
+    assert register(sharing, name, bundle, NEXT_DAY) == 2
+
+
+@pytest.mark.slow
+def test_a_registry_in_postgresql_keeps_models_without_showing_its_password(
+    tmp_path: Path, bundle: Bundle, name: str
+) -> None:
+    try:
+        with running_postgres() as server:
+            url = server.url(server.new_database(), password="right")
+            registry = replace(registry_in(tmp_path), url=url)
+
+            version = register(registry, name, bundle)
+
+            loaded = replace(registry, cache=f"{tmp_path}/other").load(name, version, bundle.sha256)
+            assert loaded.sha256 == bundle.sha256
+            with pytest.raises(RegistryError) as absent:
+                registry.version(name, 99)
+            assert ":right@" not in str(absent.value)
+    except NoPostgres as error:
+        pytest.skip(str(error))

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Takes a machine from the image that it runs to another: `make deploy`, by hand or in deploy.yml.
+#   ML_ASSETS_IMAGE      the image, by digest: name@sha256:…
+#   ML_ASSETS_ENV_FILE   the secrets; by default deploy/.env
+#   ML_ASSETS_BACKUPS    where the databases' backups go; by default backups/
+# It stops at the first thing that fails, and says how to go back.
+set -eu
+cd "$(dirname "$0")/.."
+
+case "${ML_ASSETS_IMAGE:-}" in
+  *@sha256:*) ;;
+  *) echo "ML_ASSETS_IMAGE is '${ML_ASSETS_IMAGE:-}': name the image by digest, name@sha256:…" >&2; exit 2 ;;
+esac
+export ML_ASSETS_IMAGE
+backups="${ML_ASSETS_BACKUPS:-backups}/$(date -u +%Y-%m-%dT%H-%M-%SZ)"
+
+compose() { docker compose --file deploy/compose.yaml --env-file "${ML_ASSETS_ENV_FILE:-deploy/.env}" "$@"; }
+trap '[ $? = 0 ] || echo "Not deployed. docs/runbook.md, Rollback, tells how to go back; backups: $backups" >&2' EXIT
+
+compose pull
+compose up --detach --wait postgres
+# The daemon first, so that nothing new begins; the code server lets its runs end (five minutes).
+compose stop daemon
+compose stop webserver code mlflow
+mkdir -p "$backups"
+chmod 700 "$backups"
+for database in dagster mlflow; do
+  compose exec -T postgres pg_dump --username postgres --format custom "$database" > "$backups/$database.dump"
+done
+# shellcheck disable=SC2016  # the variable is the container's
+compose run --rm --no-deps mlflow sh -c 'exec mlflow db upgrade "$MLFLOW_BACKEND_STORE_URI"'
+compose run --rm --no-deps code ml-assets migrate
+compose up --detach --wait
+echo "Deployed $ML_ASSETS_IMAGE; the databases of before are in $backups"

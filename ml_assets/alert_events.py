@@ -1,0 +1,414 @@
+"""What happened since the last look, read from Dagster's records and the champions' history.
+
+A run is looked at once, when it has ended: its failure, its checks and what it made come in one
+reading by its id, which is cheap on every storage. Which of it is told is decided in
+`ml_assets.alerts`.
+
+Ticks are looked at too: a sensor that cannot read its source asks for no run that could fail.
+
+Checks have to be evaluated by runs; evaluations that a sensor reports by itself are not
+seen.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
+from pydantic import BaseModel
+
+from ml_assets.alerts import Event, Level, cause_and_remedy
+from ml_assets.champions import GATE, history
+from ml_assets.core.texts import visible
+from ml_assets.failures import cause
+from ml_assets.masking import without_secrets, without_values
+from ml_assets.partitions import days_between
+from ml_assets.resources.lake import Lake, LakeError
+from ml_assets.resources.landing import LandingError, LandingUnavailable
+from ml_assets.resources.registry import RegistryError
+from ml_assets.resources.warehouse import WarehouseError, WarehouseUnavailable
+from ml_assets.use_case import UseCase
+
+_PAGE = 200  # of Dagster's records
+_MOST = 400  # ended runs of one kind that are read at once; the rest at the next look
+# A record's number is taken before it can be read: for so long, one with a lower number may come.
+_SETTLED_AFTER = timedelta(seconds=120)
+
+_FAILED_TICKS = 3  # in a row, of a sensor: one may fail by chance
+
+# Of errors with these names, the message was worded by the platform.
+_OURS = frozenset(
+    error.__name__
+    for error in (
+        WarehouseError,
+        WarehouseUnavailable,
+        LandingError,
+        LandingUnavailable,
+        LakeError,
+        RegistryError,
+    )
+)
+
+_ENDED = (
+    dg.DagsterEventType.RUN_FAILURE,
+    dg.DagsterEventType.RUN_SUCCESS,
+    dg.DagsterEventType.RUN_CANCELED,
+)
+_READ = {
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+    dg.DagsterEventType.ASSET_MATERIALIZATION,
+    dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+}
+_BLOCKED_BY_CHECK = "DagsterAssetCheckFailedError"
+_WILL_RETRY = "dagster/will_retry"
+
+_RUN_REMEDY = (
+    "Open the run and read its first error; once that is mended, materialise the same days again."
+)
+_TICK_REMEDY = "Mend the cause; the next tick tries again by itself, and nothing is lost meanwhile."
+_CHECK_REMEDY = "Open the run and look at the check's metadata."
+
+
+class Position(BaseModel):
+    """How far the ends of runs have been read: up to `after`, and those of `seen` beyond it."""
+
+    after: int | None = None
+    seen: tuple[int, ...] = ()
+
+
+class Cursor(BaseModel):
+    """How far everything has been read.
+
+    Attributes:
+        since: When the reading began; what happened earlier is not told.
+        runs: By the kind of end.
+        champions: For each use case, the newest row of the history that has been read.
+        versions: For each use case, the version of the table in which that was.
+    """
+
+    since: datetime
+    runs: dict[str, Position] = {}
+    champions: dict[str, datetime] = {}
+    versions: dict[str, int] = {}
+
+
+def read_events(
+    instance: dg.DagsterInstance,
+    lake: Lake,
+    use_cases: Sequence[UseCase],
+    cursor: Cursor,
+    now: datetime,
+) -> tuple[list[Event], Cursor]:
+    """Everything worth a look that was recorded since the cursor, in its order."""
+    events: list[Event] = []
+    runs = {}
+    for kind in _ENDED:
+        records, runs[kind.value] = _new_ends(
+            instance, kind, cursor.runs.get(kind.value, Position()), cursor.since, now
+        )
+        for record in records:
+            events += of_run(instance, record)
+    events += of_ticks(instance)
+    champions, versions = dict(cursor.champions), dict(cursor.versions)
+    for use_case in use_cases:
+        name = use_case.name
+        since = cursor.champions.get(name, cursor.since)
+        try:
+            version = lake.version(f"{name}/champion_history")
+            changed = version is not None and version != cursor.versions.get(name)
+            found = of_champions(lake, use_case, since) if changed else []
+        except Exception as error:  # the lake is out of reach: the more, all else must get out
+            events.append(_of_lake(use_case, error, now))
+            continue
+        events += [_of_lake(use_case, None, now), *found]
+        champions[name] = max([since, *(each.at for each in found)])
+        versions |= {name: version} if version is not None else {}
+    events.sort(key=lambda each: each.at)
+    return events, Cursor(since=cursor.since, runs=runs, champions=champions, versions=versions)
+
+
+def of_run(instance: dg.DagsterInstance, end: dg.EventLogRecord) -> list[Event]:
+    """What the end of a run tells: its checks, what it made, and how it failed."""
+    run = instance.get_run_by_id(end.run_id)
+    if run is None:  # deleted since
+        return []
+    entries = [
+        entry.dagster_event
+        for entry in instance.all_logs(run.run_id, of_type=_READ)
+        if entry.dagster_event
+    ]
+    at = datetime.fromtimestamp(end.timestamp, UTC)
+    days = _days(run.tags)
+    checks = [
+        event.asset_check_evaluation_data
+        for event in entries
+        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ]
+    events = [_of_check(check, days, run.run_id, at) for check in checks]
+    made = {
+        event.asset_key.to_user_string()
+        for event in entries
+        if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION and event.asset_key
+    }
+    succeeded = end.event_type == dg.DagsterEventType.RUN_SUCCESS
+    mended = [f"run:{asset}" for asset in sorted(made)]
+    for subject in [*mended, f"run:{run.job_name}"] if succeeded else mended:
+        what = subject.removeprefix("run:")
+        events.append(
+            Event("well", subject, days, "info", what, "", "", _first(what), run.run_id, at)
+        )
+    if end.event_type == dg.DagsterEventType.RUN_FAILURE:
+        events += _of_failure(run, end, entries, days, at)
+    return events
+
+
+def of_ticks(instance: dg.DagsterInstance) -> list[Event]:
+    """Which sensors and schedules fail now, and which do not.
+
+    Their state, whenever it is asked for: that a trouble is told once is for `plan` to see to.
+    """
+    events: list[Event] = []
+    if instance.schedule_storage is None:  # an ephemeral instance
+        return events
+    for state in instance.all_instigator_state():
+        if state.status.value == "STOPPED":
+            continue
+        name, is_sensor = state.instigator_name, state.instigator_type.value == "SENSOR"
+        ticks = [
+            tick
+            for tick in instance.get_ticks(
+                state.instigator_origin_id, state.selector_id, limit=_FAILED_TICKS + 1
+            )
+            if tick.status.value != "STARTED"
+        ][: _FAILED_TICKS if is_sensor else 1]
+        if not ticks:
+            continue
+        failed = [tick for tick in ticks if tick.status.value == "FAILURE"]
+        newest = ticks[0]
+        if newest in failed and len(failed) < (_FAILED_TICKS if is_sensor else 1):
+            continue  # it may pass
+        said, is_ours = _said_by(newest.error) if newest.error else ("It does not say why.", True)
+        why, remedy = cause_and_remedy(_fit(said, ours=is_ours), _TICK_REMEDY)
+        kind = "sensor" if is_sensor else "schedule"
+        events.append(
+            Event(
+                kind="trouble" if newest in failed else "well",
+                subject=f"tick:{name}",
+                days=(),
+                level="error",
+                title=f"{kind} {name}" + (" fails" if newest in failed else ""),
+                cause=why if newest in failed else "",
+                remedy=remedy if newest in failed else "",
+                use_case=_first(name),
+                run_id="",
+                at=datetime.fromtimestamp(newest.timestamp, UTC),
+            )
+        )
+    return events
+
+
+def of_champions(lake: Lake, use_case: UseCase, since: datetime) -> list[Event]:
+    """Who took the service over after an instant, by the gate or by hand."""
+    reigns = history(lake, use_case)
+    events = []
+    for place, reign in enumerate(reigns):
+        if reign.at <= since or reign.event == "kept":
+            continue
+        by = "the gate" if reign.by == GATE else reign.by
+        is_back = reign.event == "rolled_back"
+        before = f" in place of version {reigns[place - 1].version}" if place else ""
+        deed = "rolled back" if is_back else "promoted"
+        events.append(
+            Event(
+                kind="news",
+                subject=f"champion:{use_case.name}",
+                days=(reign.at.isoformat(),),
+                level="warning" if is_back else "info",
+                title=f"{use_case.name}: version {reign.version} serves{before}, {deed} by {by}",
+                cause=_fit(reign.reason),
+                remedy=(
+                    "Find out what was wrong with the version that was withdrawn; the gate does "
+                    "not promote it again."
+                    if is_back
+                    else "Nothing, if that is as expected; `ml-assets rollback --because TEXT` "
+                    "gives the service back."
+                ),
+                use_case=use_case.name,
+                run_id="",
+                at=reign.at,
+            )
+        )
+    return events
+
+
+def _of_lake(use_case: UseCase, error: Exception | None, at: datetime) -> Event:
+    """Whether the champions' history can be read."""
+    ours = type(error).__name__ in _OURS
+    why, remedy = cause_and_remedy(
+        _fit(str(error), ours=ours) if error else "", "See that the lake can be reached."
+    )
+    return Event(
+        kind="trouble" if error else "well",
+        subject=f"lake:{use_case.name}",
+        days=(),
+        level="error",
+        title=f"{use_case.name}/champion_history" + (" cannot be read" if error else ""),
+        cause=why if error else "",
+        remedy=remedy if error else "",
+        use_case=use_case.name,
+        run_id="",
+        at=at,
+    )
+
+
+def _new_ends(
+    instance: dg.DagsterInstance,
+    kind: dg.DagsterEventType,
+    position: Position,
+    since: datetime,
+    now: datetime,
+) -> tuple[list[dg.EventLogRecord], Position]:
+    """The ends of runs that have not been read yet, and how far that is."""
+    read: list[dg.EventLogRecord] = []
+    after = position.after
+    while len(read) < _MOST:
+        page = instance.fetch_run_status_changes(
+            dg.RunStatusChangeRecordsFilter(
+                event_type=kind,  # type: ignore[arg-type]
+                after_storage_id=after,
+                after_timestamp=since.timestamp(),
+            ),
+            limit=_PAGE,
+            ascending=True,
+        ).records
+        read += page
+        if len(page) < _PAGE:
+            break
+        after = page[-1].storage_id
+    settled = [
+        record.storage_id
+        for record in read
+        if now.timestamp() - record.timestamp > _SETTLED_AFTER.total_seconds()
+    ]
+    upto = max(settled, default=position.after)
+    new = [record for record in read if record.storage_id not in position.seen]
+    seen = tuple(each.storage_id for each in read if upto is None or each.storage_id > upto)
+    return new, Position(after=upto, seen=seen)
+
+
+def _of_check(
+    check: dg.AssetCheckEvaluation, days: tuple[str, ...], run_id: str, at: datetime
+) -> Event:
+    asset = check.asset_key.to_user_string()
+    level: Level = "error" if check.severity == dg.AssetCheckSeverity.ERROR else "warning"
+    said = check.description or f"The check {check.check_name} of {asset} does not hold."
+    why, remedy = cause_and_remedy(_fit(said), _CHECK_REMEDY)
+    partition = getattr(check, "partition", None)
+    return Event(
+        kind="well" if check.passed else "trouble",
+        subject=f"check:{asset}/{check.check_name}",
+        days=(partition,) if partition else days,
+        level=level,
+        title=f"{asset}: {check.check_name}" + ("" if check.passed else " fails"),
+        cause="" if check.passed else why,
+        remedy="" if check.passed else remedy,
+        use_case=_first(asset),
+        run_id=run_id,
+        at=at,
+    )
+
+
+def _of_failure(
+    run: dg.DagsterRun,
+    end: dg.EventLogRecord,
+    entries: Sequence[dg.DagsterEvent],
+    days: tuple[str, ...],
+    at: datetime,
+) -> list[Event]:
+    """Why a run failed; nothing if a check held it back, which is told as that."""
+    failures = [event for event in entries if event.is_step_failure]
+    others = [each for each in failures if not _is_held_back(each)]
+    if failures and not others:
+        return []
+    job = "A run by hand" if run.job_name.startswith("__") else run.job_name
+    if others:
+        first = others[0]
+        said, is_ours = cause(first), _is_ours(first)
+        subject = _asset_of(first, entries) or run.job_name
+        title = f"{job} failed at {first.step_key}"
+    else:
+        event = end.event_log_entry.dagster_event
+        said, is_ours = str(event.message if event else ""), True
+        subject, title = run.job_name, f"{job} failed"
+    why, remedy = cause_and_remedy(_fit(said, ours=is_ours), _RUN_REMEDY)
+    retried = run.tags.get(_WILL_RETRY) == "true"
+    return [
+        Event(
+            kind="trouble",
+            subject=f"run:{subject}",
+            days=days,
+            level="warning" if retried else "error",
+            title=title,
+            cause=why or "The run ended without saying why.",
+            remedy="Nothing yet: Dagster runs it again by itself." if retried else remedy,
+            use_case=_first(subject),
+            run_id=run.run_id,
+            at=at,
+        )
+    ]
+
+
+def _said_by(error: SerializableErrorInfo) -> tuple[str, bool]:
+    """The message of our own error in the chain, or else of its root; and whether it is ours."""
+    chain = []
+    link: SerializableErrorInfo | None = error
+    while link:
+        chain.append(link)
+        link = link.cause
+    ours = [link for link in chain if link.cls_name in _OURS]
+    found = (ours or chain)[-1]
+    message = re.sub(rf"^(\S+\.)?{re.escape(str(found.cls_name))}: ", "", found.message.strip())
+    return message, bool(ours)
+
+
+def _is_held_back(event: dg.DagsterEvent) -> bool:
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name == _BLOCKED_BY_CHECK
+
+
+def _is_ours(event: dg.DagsterEvent) -> bool:
+    """Whether the message was worded by the platform, so that it quotes values in known places."""
+    given = event.step_failure_data.user_failure_data
+    return bool(given and given.description)
+
+
+def _asset_of(failed: dg.DagsterEvent, entries: Sequence[dg.DagsterEvent]) -> str:
+    """The first of the assets that a step should have made: by it, its mending is known."""
+    planned = sorted(
+        event.asset_key.to_user_string()
+        for event in entries
+        if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+        and event.step_key == failed.step_key
+        and event.asset_key
+    )
+    return planned[0] if planned else ""
+
+
+def _days(tags: Mapping[str, str]) -> tuple[str, ...]:
+
+    if day := tags.get("dagster/partition"):
+        return (day,)
+    first = tags.get("dagster/asset_partition_range_start")
+    last = tags.get("dagster/asset_partition_range_end")
+    return tuple(days_between(first, last)) if first and last else ()
+
+
+def _fit(text: str, *, ours: bool = True) -> str:
+    return visible(without_secrets(without_values(text, ours=ours)), keep="\n")
+
+
+def _first(name: str) -> str:
+    """The use case: assets and jobs are named after it."""
+    return name.replace("/", "_").split("_")[0]

@@ -1,0 +1,232 @@
+"""The files of a deployment agree with one another, and with the schemas of those who read them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.build import DOCKERFILE, command, lines
+
+PROJECT = Path(__file__).parents[2]
+DEPLOY = PROJECT / "deploy"
+WORKFLOWS = sorted((PROJECT / ".github" / "workflows").glob("*.yml"))
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def schema_errors(schema: str, *files: Path) -> str:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "check-jsonschema"), "--builtin-schema", schema]
+        + [str(file) for file in files],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout if done.returncode else ""
+
+
+def locked(path: Path) -> dict[str, str]:
+    """Each package of a lock: its version, marker and hashes, as they stand there."""
+    found = {}
+    for entry in re.split(r"\n(?=\S)", path.read_text().replace("\\\n", "")):
+        if "==" in entry:
+            found[entry.partition("==")[0]] = " ".join(sorted(entry.split()))
+    return found
+
+
+def test_the_image_gets_only_what_the_main_lock_has_been_tested_with() -> None:
+    deployed, tested = locked(DEPLOY / "requirements.lock"), locked(PROJECT / "requirements.lock")
+
+    assert {"dagster", "mlflow", "psycopg2-binary"} <= deployed.keys()
+    assert not {"pytest", "ruff", "uv", "psycopg", "playwright"} & deployed.keys()
+    hashes = re.compile(r"--hash=\S+|==\S+")
+    for name, entry in deployed.items():
+        assert hashes.findall(entry), f"{name} has no hash"
+        assert set(hashes.findall(entry)) <= set(hashes.findall(tested[name])), name
+
+
+def test_compose_keeps_its_schema_and_a_typo_does_not(tmp_path: Path) -> None:
+    wrong = tmp_path / "compose.yaml"
+    wrong.write_text((DEPLOY / "compose.yaml").read_text().replace("healthcheck:", "healthchecks:"))
+
+    assert schema_errors("vendor.compose-spec", DEPLOY / "compose.yaml") == ""
+    assert "healthchecks" in schema_errors("vendor.compose-spec", wrong)
+
+
+def test_every_service_is_watched_and_published_on_loopback_only() -> None:
+    compose = read(DEPLOY / "compose.yaml")
+
+    for name, service in compose["services"].items():
+        assert service["healthcheck"]["test"][0] == "CMD", name
+        assert service["restart"] == "unless-stopped", name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
+        if name != "postgres":  # its own image starts as root to own its volume, and steps down
+            assert service["cap_drop"] == ["ALL"], name
+            assert service["read_only"] is True, name
+    assert compose["networks"]["inside"]["internal"] is True
+
+
+def test_compose_holds_no_secret_and_the_example_names_every_variable() -> None:
+    text = (DEPLOY / "compose.yaml").read_text()
+    needed = set(re.findall(r"\$\{(\w+)", text))
+    example = dict(
+        line.partition("=")[::2]
+        for line in (DEPLOY / "env.example").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+
+    assert needed == example.keys()
+    assert {key for key, value in example.items() if value} == {"ML_ASSETS_IMAGE", "ML_ASSETS_ENV"}
+    for value in re.findall(r"PASSWORD: (.*)", text):
+        assert value.startswith("${"), value
+
+
+def test_the_image_runs_as_nobody_in_particular_and_compose_starts_what_it_starts() -> None:
+    found = lines(DOCKERFILE.read_text())
+
+    user = [rest for name, rest in found if name == "USER"]
+    assert user == ["10001:10001"]
+    assert [name for name, _ in found].count("HEALTHCHECK") == 1
+    code = read(DEPLOY / "compose.yaml")["services"]["code"]
+    assert command() == code["command"]
+    health = next(rest for name, rest in found if name == "HEALTHCHECK").partition(" CMD ")[2]
+    assert yaml.safe_load(health) == code["healthcheck"]["test"][1:]
+
+
+def test_the_builder_is_sent_no_more_than_the_image_copies() -> None:
+    sent = {
+        line.removeprefix("!")
+        for line in (PROJECT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    copied = {
+        word
+        for name, rest in lines(DOCKERFILE.read_text())
+        if name == "COPY" and not rest.startswith("--from")
+        for word in rest.split()[:-1]
+    }
+
+    assert sent == copied
+
+
+def test_helm_and_compose_agree_with_dagsters_own_settings() -> None:
+    values = read(DEPLOY / "helm" / "values.yaml")
+    ours = read(PROJECT / "ml_assets" / "config" / "dagster.yaml")
+
+    runs, pools = values["concurrency"]["runs"], values["concurrency"]["pools"]
+    assert runs["maxConcurrentRuns"] == ours["concurrency"]["runs"]["max_concurrent_runs"]
+    assert pools["defaultLimit"] == ours["concurrency"]["pools"]["default_limit"]
+    assert pools["granularity"] == ours["concurrency"]["pools"]["granularity"]
+    retries = values["dagsterDaemon"]["runRetries"]
+    assert retries["maxRetries"] == ours["run_retries"]["max_retries"]
+    assert values["additionalInstanceConfig"]["run_queue"] == ours["run_queue"]
+    code = next(each for each in values["extraManifests"] if each["kind"] == "Deployment")
+    container = code["spec"]["template"]["spec"]["containers"][0]
+    assert container["args"] == command()
+    assert code["spec"]["strategy"]["type"] == "Recreate", "never two on one home"
+    pod = code["spec"]["template"]["spec"]["securityContext"]
+    assert (pod["runAsUser"], pod["runAsNonRoot"]) == (10001, True)
+
+
+def test_workflows_keep_their_schema_and_a_typo_does_not(tmp_path: Path) -> None:
+    wrong = tmp_path / "ci.yml"
+    wrong.write_text(WORKFLOWS[0].read_text().replace("runs-on:", "run-on:"))
+
+    assert [each.name for each in WORKFLOWS] == ["ci.yml", "deploy.yml"]
+    assert schema_errors("vendor.github-workflows", *WORKFLOWS) == ""
+    assert schema_errors("vendor.github-workflows", wrong)
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_command_of_a_workflow_is_a_target_of_the_makefile(workflow: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    steps = [step for job in read(workflow)["jobs"].values() for step in job["steps"]]
+
+    ran = [step["run"] for step in steps if "run" in step]
+    assert ran
+    for line in ran:
+        program, *asked = line.split()
+        assert program == "make", line
+        assert {word for word in asked if "=" not in word} <= targets, line
+
+
+def test_each_environment_waits_for_the_one_before_and_is_asked_afterwards() -> None:
+    jobs = read(PROJECT / ".github" / "workflows" / "deploy.yml")["jobs"]
+
+    assert list(jobs) == ["image", "dev", "preprod", "prod"]
+    for before, name in (("image", "dev"), ("dev", "preprod"), ("preprod", "prod")):
+        job = jobs[name]
+        assert before in job["needs"]
+        assert job["environment"]["name"] == name
+        assert job["env"]["ML_ASSETS_IMAGE"].endswith("@${{ needs.image.outputs.digest }}")
+        ran = [step["run"] for step in job["steps"] if "run" in step]
+        assert ran[0] == "make deploy"
+        assert ran[1].startswith("make smoke")
+
+
+DOCKER = """#!/bin/sh
+echo "$ML_ASSETS_IMAGE: $*" >> "$RECORD"
+case "$*" in *"$FAILS"*) exit 1;; esac
+"""
+
+
+@pytest.fixture
+def deployed(tmp_path: Path) -> Any:
+    """Runs deploy.sh with a `docker` that only writes down what it is asked."""
+    (tmp_path / "docker").write_text(DOCKER)
+    (tmp_path / "docker").chmod(0o755)
+
+    def run(image: str, fails: str = "nothing does") -> tuple[int, str, list[str]]:
+        record = tmp_path / "record"
+        record.write_text("")
+        done = subprocess.run(
+            [str(DEPLOY / "deploy.sh")],
+            env={
+                "PATH": f"{tmp_path}:/usr/bin:/bin",
+                "RECORD": str(record),
+                "FAILS": fails,
+                "ML_ASSETS_IMAGE": image,
+                "ML_ASSETS_BACKUPS": str(tmp_path / "backups"),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        asked = [line.partition("deploy/.env ")[2] for line in record.read_text().splitlines()]
+        return done.returncode, done.stdout + done.stderr, asked
+
+    return run
+
+
+def test_a_deployment_backs_up_what_stands_still_before_it_migrates(deployed: Any) -> None:
+    code, told, asked = deployed("ml-assets@sha256:abc")
+
+    assert code == 0, told
+    order = ["stop daemon", "stop webserver code mlflow", "pg_dump", "mlflow db upgrade"]
+    order += ["ml-assets migrate", "up --detach --wait"]
+    places = [max(n for n, line in enumerate(asked) if part in line) for part in order]
+    assert places == sorted(places), asked
+    assert "Deployed ml-assets@sha256:abc" in told
+
+
+@pytest.mark.parametrize("fails", ["pg_dump", "db upgrade", "ml-assets migrate"])
+def test_a_deployment_stops_where_it_fails(deployed: Any, fails: str) -> None:
+    code, told, asked = deployed("ml-assets@sha256:abc", fails)
+
+    assert code != 0
+    assert "Not deployed" in told
+    assert fails in asked[-1]
+
+
+@pytest.mark.parametrize("image", ["", "ml-assets:latest"])
+def test_an_image_without_a_digest_is_refused(deployed: Any, image: str) -> None:
+    code, told, asked = deployed(image)
+
+    assert (code, asked) == (2, [])
+    assert "by digest" in told

@@ -1,0 +1,127 @@
+"""`ml-assets alerts`: whether targets are reached, and what was told, without secrets."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ml_assets.alert_outbox import tell
+from ml_assets.alerts import Event
+from ml_assets.cli import app
+from ml_assets.cli_common import console
+from ml_assets.environment import InvalidEnvironment, load_environment, masked
+from ml_assets.resources.notifications import targets
+from ml_assets_tests.receivers import (
+    free_port,
+    http_receiver,
+    http_url,
+    mail_url,
+    smtp_receiver,
+)
+
+SECRET = "hunter2222"
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "width", 400)
+
+
+def alerts(home: Path, *arguments: str, urls: str = "") -> tuple[int, str]:
+    result = CliRunner().invoke(
+        app, ["alerts", *arguments, "--home", str(home)], env={"ML_ASSETS_ALERT_URLS": urls}
+    )
+    return result.exit_code, result.output
+
+
+def test_a_test_alert_reaches_every_target(tmp_path: Path) -> None:
+    http, mail = free_port(), free_port()
+    with http_receiver(http) as posted, smtp_receiver(mail) as mailed:
+        code, output = alerts(tmp_path, "test", urls=f"{http_url(http)} {mail_url(mail)}")
+
+    assert code == 0, output
+    assert output.count("sent") == 2
+    assert str(tmp_path / "alerts" / "alerts.jsonl") in output
+    assert len(posted) == len(mailed) == 1
+    assert "test of the alerts" in alerts(tmp_path, "list")[1]
+
+
+def test_each_target_that_failed_is_told_with_its_reason_and_no_secret(tmp_path: Path) -> None:
+    down, well = free_port(), free_port()
+    urls = (
+        f"json://ops:{SECRET}@127.0.0.1:{down}, {http_url(well)}, slack://{SECRET}, "
+        f"nosuch://{SECRET}/x"
+    )
+    with http_receiver(well):
+        code, output = alerts(tmp_path, "test", urls=urls)
+
+    assert code == 1
+    assert f"failed JSON json://ops:****@127.0.0.1:{down}" in output
+    assert "Connection error" in output
+    assert output.count("sent") == 1
+    assert "target 3 (slack) is refused" in output
+    assert "target 4 (nosuch) is refused" in output
+    assert SECRET not in output
+
+
+def test_no_target_is_no_failure_and_the_file_has_it(tmp_path: Path) -> None:
+    code, output = alerts(tmp_path, "test")
+
+    assert code == 0
+    assert "names no targets" in output
+
+
+def test_what_waits_for_a_target_that_is_down_is_listed(tmp_path: Path) -> None:
+    url = f"json://ops:{SECRET}@127.0.0.1:{free_port()}"
+    environment = load_environment("dev", environ={"ML_ASSETS_HOME": str(tmp_path)})
+    at = datetime(2026, 1, 6, 6, 15, tzinfo=UTC)
+    event = Event(
+        "trouble", "run:x", (), "error", "x failed", "it is [red]", "Mend it.", "claims", "", at
+    )
+    tell(environment, [event], targets(url)[0], at)
+
+    code, output = alerts(tmp_path, "list", urls=url)
+
+    assert code == 0
+    assert "2026-01-06 06:15 error x failed" in output
+    assert "it is [red]" in output
+    assert "2026-01-06 06:15:30" in output, "when it is tried again"
+    assert "ops:****@" in output
+    assert SECRET not in output
+
+
+def test_an_empty_list_says_so(tmp_path: Path) -> None:
+    assert "No alert was ever told" in alerts(tmp_path, "list")[1]
+
+
+def test_what_is_no_url_is_refused_when_the_environment_is_loaded(tmp_path: Path) -> None:
+    code, output = alerts(tmp_path, "list", urls=f"json://127.0.0.1:9 mailto:ops:{SECRET}")
+
+    assert code == 1
+    assert "environment variables: alerts.urls: target 2 is no URL of Apprise" in output
+    assert SECRET not in output
+
+
+def test_targets_come_from_the_variable_alone_and_are_masked(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(f"alerts:\n  urls: slack://{SECRET}/b/c\n")
+    (tmp_path / "dev.yaml").write_text("")
+
+    with pytest.raises(InvalidEnvironment, match="set ML_ASSETS_ALERT_URLS instead") as refused:
+        load_environment("dev", environ={}, config_dir=tmp_path)
+
+    assert SECRET not in str(refused.value)
+    environment = load_environment("dev", environ={"ML_ASSETS_ALERT_URLS": f"json://h/{SECRET}"})
+    assert masked(environment)["alerts"]["urls"] == "***"
+
+
+def test_the_urls_of_the_documentation_are_ones_that_apprise_takes() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^\|[^|]+\| `([a-z]+://[^`]+)` \|$", page, re.MULTILINE)
+
+    good, bad = targets(" ".join(examples))
+
+    assert len(examples) == 6
+    assert [str(each) for each in bad] == []
+    assert len(good) == 6
