@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-all test-faults test-browser pictures lint format types docs docs-serve stack smoke config-check audit licenses wheel deploy image image-check image-push system-packages bench lock clean
+.PHONY: help setup demo ui test test-all test-faults test-browser pictures lint format types docs docs-serve stack drill smoke config-check audit licenses wheel deploy image image-check image-push system-packages bench lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -33,8 +33,8 @@ ui: $(READY)  ## Open the Dagster UI, with schedules and sensors running
 test: $(READY)  ## Run the fast tests on all cores
 	@$(BIN)/python -m pytest -n auto
 
-test-all: $(READY)  ## Run every test: also real servers, daemons and killed processes
-	@$(BIN)/python -m pytest -n auto -m ""
+test-all: test  ## Run every test: also real servers, daemons, browsers and killed processes
+	@$(BIN)/python -m pytest -n auto -m slow
 
 # The counts of a full round; without them the tests run a short one.
 test-faults: $(READY)  ## Kill, cut, fill up and garble: the full round of faults
@@ -67,6 +67,9 @@ docs-serve: $(READY)  ## Show the documentation on 127.0.0.1:8000, and follow ch
 # ARGS=--keep leaves it running, to be looked at; ARGS=--no-restart kills nothing.
 stack: $(READY)  ## Run the services of deploy/compose.yaml as processes, kill each, lose nothing
 	@$(BIN)/python -m deploy.stack $(ARGS)
+
+drill: $(READY)  ## Let four troubles come over the services, and time alert and recovery
+	@$(BIN)/python -m deploy.drill $(ARGS)
 
 smoke: $(READY)  ## Ask a running webserver whether all is well: URL=http://127.0.0.1:3000
 	@$(BIN)/ml-assets smoke --url $(or $(URL),http://127.0.0.1:3000) $(ARGS)

@@ -12,7 +12,8 @@ columns that are mostly missing: forty in all.
   month: how many days until the alarm.
 - `volume`: the same for the number of rows.
 
-Tables are Markdown; `docs/monitoring.md` quotes them. All three take three to four minutes of CPU.
+Tables are Markdown; `docs/monitoring-methods.md` quotes them. All three take three to four
+minutes of CPU.
 """
 
 import argparse

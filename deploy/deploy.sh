@@ -1,8 +1,9 @@
 #!/bin/sh
 # Takes a machine from the image that it runs to another: `make deploy`, by hand or in deploy.yml.
 #   ML_ASSETS_IMAGE      the image, by digest: name@sha256:…
-#   ML_ASSETS_ENV_FILE   the secrets; by default deploy/.env
-#   ML_ASSETS_BACKUPS    where the databases' backups go; by default backups/
+#   ML_ASSETS_ENV_FILE   the secrets; by default deploy/.env. Outside of the checkout in deploy.yml
+#   ML_ASSETS_BACKUPS    where the databases' backups go; by default ~/ml_assets_backups. Never in
+#                        the checkout, which `actions/checkout` empties
 # It stops at the first thing that fails, and says how to go back.
 set -eu
 cd "$(dirname "$0")/.."
@@ -12,16 +13,27 @@ case "${ML_ASSETS_IMAGE:-}" in
   *) echo "ML_ASSETS_IMAGE is '${ML_ASSETS_IMAGE:-}': name the image by digest, name@sha256:…" >&2; exit 2 ;;
 esac
 export ML_ASSETS_IMAGE
-backups="${ML_ASSETS_BACKUPS:-backups}/$(date -u +%Y-%m-%dT%H-%M-%SZ)"
+backups="$(realpath -m "${ML_ASSETS_BACKUPS:-$HOME/ml_assets_backups}")"
+case "$backups/" in
+  "$(pwd -P)"/*) echo "ML_ASSETS_BACKUPS is $backups: name a folder outside of the checkout, which is emptied at times" >&2; exit 2 ;;
+esac
+backups="$backups/$(date -u +%Y-%m-%dT%H-%M-%SZ)"
 
 compose() { docker compose --file deploy/compose.yaml --env-file "${ML_ASSETS_ENV_FILE:-deploy/.env}" "$@"; }
-trap '[ $? = 0 ] || echo "Not deployed. docs/runbook.md, Rollback, tells how to go back; backups: $backups" >&2' EXIT
+trap '[ $? = 0 ] || echo "Not deployed. docs/runbook.md, \"Go back to the release before\", tells how; backups: $backups" >&2' EXIT
+
+# The read-only webserver, if there is one: stopped too, after a deployment that failed.
+if [ -n "$(compose --profile viewer ps --all --quiet viewer)" ]; then
+  export COMPOSE_PROFILES="${COMPOSE_PROFILES:+$COMPOSE_PROFILES,}viewer"
+  viewer=viewer
+fi
 
 compose pull
 compose up --detach --wait postgres
-# The daemon first, so that nothing new begins; the code server lets its runs end (five minutes).
+# The daemon first, so that nothing new begins; the code server waits for its runs (five minutes;
+# then they are interrupted, and started again afterwards).
 compose stop daemon
-compose stop webserver code mlflow
+compose stop webserver ${viewer:-} code mlflow
 mkdir -p "$backups"
 chmod 700 "$backups"
 for database in dagster mlflow; do

@@ -35,6 +35,7 @@ import yaml
 from ml_assets.build import build_definitions, resources
 from ml_assets.champions import champion
 from ml_assets.changes import changed_days, extracted_fingerprints, now, source_days, today
+from ml_assets.code_server import session
 from ml_assets.core.scoring import standing
 from ml_assets.environment import Environment, load_environment
 from ml_assets.runs import run_days
@@ -143,7 +144,11 @@ def services(place: Place, variables: Mapping[str, str]) -> dict[str, Service]:
             name,
             [local(word) for word in declared[name].get("command", ())],
             inherited
-            | {key: local(value) for key, value in declared[name].get("environment", {}).items()},
+            | {
+                key: local(value if value is not None else variables[key])
+                for key, value in declared[name].get("environment", {}).items()
+                if value is not None or key in variables
+            },
             [local(word) for word in declared[name]["healthcheck"]["test"][1:]],
         )
         for name in ("postgres", *STARTED)
@@ -235,20 +240,6 @@ class Running:
         """Kill all but PostgreSQL, which ends with its own context."""
         for name in reversed([*self.processes]):
             self.kill(name)
-
-
-def session(leader: int) -> list[int]:
-    """The processes of a session that run."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            _, _, fields = (folder / "stat").read_text(encoding="utf-8").rpartition(") ")
-        except OSError:
-            continue
-        state, _, _, of, *_ = fields.split()
-        if int(of) == leader and state != "Z":
-            found.append(int(folder.name))
-    return found
 
 
 def wait_for(condition: Callable[[], Any], what: str, log: Path | None = None) -> Any:

@@ -40,7 +40,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     made = {name: make() for name, make in PAGES.items()}
     written = [Path(file.abs_src_path).read_text("utf-8") for file in files.documentation_pages()]
     for target in sorted({path for text in written for path in _linked_sources(text)}):
-        made[_source_page(target)] = _source(target)
+        if (name := _source_page(target)) not in made:
+            made[name] = _source(target)
     for name, content in made.items():
         files.append(File.generated(config, name, content=content))
     return files
@@ -76,6 +77,8 @@ def _linked_sources(text: str) -> Iterator[str]:
 
 
 def _source_page(path: str) -> str:
+    if path == "CHANGELOG.md":
+        return "changelog.md"  # a page of its own, with links that fit
     return f"source/{path.removesuffix('.md')}.md"
 
 

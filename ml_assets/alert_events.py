@@ -11,7 +11,8 @@ seen.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -20,6 +21,7 @@ from pydantic import BaseModel
 
 from ml_assets.alerts import Event, Level, cause_and_remedy
 from ml_assets.champions import GATE, history
+from ml_assets.checks import FAILING_DAYS, JUDGED_DAYS
 from ml_assets.core.texts import visible
 from ml_assets.failures import cause
 from ml_assets.masking import without_secrets, without_values
@@ -98,10 +100,20 @@ def read_events(
     instance: dg.DagsterInstance,
     lake: Lake,
     use_cases: Sequence[UseCase],
+    tickers: Collection[str],
     cursor: Cursor,
     now: datetime,
 ) -> tuple[list[Event], Cursor]:
-    """Everything worth a look that was recorded since the cursor, in its order."""
+    """Everything worth a look that was recorded since the cursor, in its order.
+
+    Args:
+        instance: Dagster's own records.
+        lake: Where the champions' history is.
+        use_cases: Whose champions are looked at.
+        tickers: Names of the sensors and schedules there are now.
+        cursor: How far everything has been read.
+        now: The time of this look.
+    """
     events: list[Event] = []
     runs = {}
     for kind in _ENDED:
@@ -110,7 +122,7 @@ def read_events(
         )
         for record in records:
             events += of_run(instance, record)
-    events += of_ticks(instance)
+    events += of_ticks(instance, tickers)
     champions, versions = dict(cursor.champions), dict(cursor.versions)
     for use_case in use_cases:
         name = use_case.name
@@ -146,7 +158,7 @@ def of_run(instance: dg.DagsterInstance, end: dg.EventLogRecord) -> list[Event]:
         for event in entries
         if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
     ]
-    events = [_of_check(check, days, run.run_id, at) for check in checks]
+    events = [event for check in checks for event in _of_check(check, days, run.run_id, at)]
     made = {
         event.asset_key.to_user_string()
         for event in entries
@@ -164,16 +176,17 @@ def of_run(instance: dg.DagsterInstance, end: dg.EventLogRecord) -> list[Event]:
     return events
 
 
-def of_ticks(instance: dg.DagsterInstance) -> list[Event]:
+def of_ticks(instance: dg.DagsterInstance, names: Collection[str]) -> list[Event]:
     """Which sensors and schedules fail now, and which do not.
 
     Their state, whenever it is asked for: that a trouble is told once is for `plan` to see to.
+    Dagster keeps the last ticks of those that were removed since; these are nobody's concern.
     """
-    events: list[Event] = []
     if instance.schedule_storage is None:  # an ephemeral instance
-        return events
+        return []
+    events: list[Event] = []
     for state in instance.all_instigator_state():
-        if state.status.value == "STOPPED":
+        if state.status.value == "STOPPED" or state.instigator_name not in names:
             continue
         name, is_sensor = state.instigator_name, state.instigator_type.value == "SENSOR"
         ticks = [
@@ -206,7 +219,8 @@ def of_ticks(instance: dg.DagsterInstance) -> list[Event]:
                 at=datetime.fromtimestamp(newest.timestamp, UTC),
             )
         )
-    return events
+    # One that moved to another code location left an older state of the same name behind.
+    return list({each.subject: each for each in sorted(events, key=lambda one: one.at)}.values())
 
 
 def of_champions(lake: Lake, use_case: UseCase, since: datetime) -> list[Event]:
@@ -300,24 +314,49 @@ def _new_ends(
 
 def _of_check(
     check: dg.AssetCheckEvaluation, days: tuple[str, ...], run_id: str, at: datetime
-) -> Event:
+) -> list[Event]:
+    """What one result says of the days it is about: which of them are well, and which are not."""
     asset = check.asset_key.to_user_string()
     level: Level = "error" if check.severity == dg.AssetCheckSeverity.ERROR else "warning"
     said = check.description or f"The check {check.check_name} of {asset} does not hold."
     why, remedy = cause_and_remedy(_fit(said), _CHECK_REMEDY)
     partition = getattr(check, "partition", None)
-    return Event(
-        kind="well" if check.passed else "trouble",
+    named = _named(check, JUDGED_DAYS)
+    judged = named if named is not None else (partition,) if partition else days
+    # A check that does not say which of its days fail fails for all of them.
+    failing = () if check.passed else (_named(check, FAILING_DAYS) or judged)
+    well = tuple(day for day in judged if day not in failing)
+    passed = Event(
+        kind="well",
         subject=f"check:{asset}/{check.check_name}",
-        days=(partition,) if partition else days,
+        days=well,
         level=level,
-        title=f"{asset}: {check.check_name}" + ("" if check.passed else " fails"),
-        cause="" if check.passed else why,
-        remedy="" if check.passed else remedy,
+        title=f"{asset}: {check.check_name}",
+        cause="",
+        remedy="",
         use_case=_first(asset),
         run_id=run_id,
         at=at,
+        and_before=named is not None,
+        still=failing,
     )
+    failed = replace(
+        passed,
+        kind="trouble",
+        days=failing,
+        title=f"{passed.title} fails",
+        cause=why,
+        remedy=remedy,
+    )
+    # Of a check without days there is but the one result.
+    is_well = bool(well) or (check.passed and named is None)
+    return [*([passed] if is_well else []), *([] if check.passed else [failed])]
+
+
+def _named(check: dg.AssetCheckEvaluation, key: str) -> tuple[str, ...] | None:
+    """The days in a check's metadata; None if it does not tell."""
+    found = check.metadata.get(key)
+    return tuple(map(str, found.value)) if found and isinstance(found.value, list) else None
 
 
 def _of_failure(

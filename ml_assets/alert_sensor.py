@@ -48,7 +48,14 @@ def alert_sensors(
             if context.cursor
             else Cursor(since=instant - _FIRST_LOOK_BACK)
         )
-        events, read = read_events(context.instance, lake, use_cases, cursor, instant)
+        repository = context.repository_def
+        tickers = (
+            {each.name for each in repository.sensor_defs}
+            | {each.name for each in repository.schedule_defs}
+            if repository
+            else set()
+        )
+        events, read = read_events(context.instance, lake, use_cases, tickers, cursor, instant)
         known, refused = targets(settings.urls)
         for error in refused:
             context.log.error(str(error))

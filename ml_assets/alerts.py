@@ -48,6 +48,8 @@ class Event:
         use_case: Such as `claims`.
         run_id: The run that tells more; empty if there is none.
         at: When.
+        and_before: Whether the end of a trouble is the end of that of all earlier days too.
+        still: Days that are not well, though others of the same run are.
     """
 
     kind: Literal["trouble", "well", "news"]
@@ -60,6 +62,8 @@ class Event:
     use_case: str
     run_id: str
     at: datetime
+    and_before: bool = False
+    still: tuple[str, ...] = ()
 
 
 class Alert(BaseModel):
@@ -155,7 +159,7 @@ def plan(events: Sequence[Event], memory: Memory, now: datetime, rules: Rules) -
         days = event.days or ("",)
         known = open_days.get(event.subject, {})
         if event.kind == "well":
-            news = tuple(sorted(day for day, told in known.items() if _ended(day, told, days)))
+            news = tuple(sorted(day for day, told in known.items() if _ended(day, told, event)))
             # As loud as the trouble was: who heard of it shall hear of its end.
             level: Level = max((known[day].level for day in news), key=_place, default="info")
             known = {day: told for day, told in known.items() if day not in news}
@@ -229,9 +233,15 @@ def _is_new(event: Event, told: Told | None, rules: Rules) -> bool:
     return worse or event.at - told.at >= rules.repeat_after
 
 
-def _ended(day: str, told: Told, days: Sequence[str]) -> bool:
-    """Whether a day's trouble is over: it was mended; or, a mere warning, a later day is well."""
-    return day in days or (told.level != "error" and day <= max(days))
+def _ended(day: str, told: Told, event: Event) -> bool:
+    """Whether a day's trouble is over: it was mended; or a later day is well, where that counts.
+
+    It does for mere warnings, and for what is about the newest day alone.
+    """
+    days = event.days or ("",)
+    if day in event.still:
+        return False
+    return day in days or ((event.and_before or told.level != "error") and day <= max(days))
 
 
 def _alert(event: Event, days: tuple[str, ...], level: Level, rules: Rules) -> Alert:

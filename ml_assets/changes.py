@@ -92,6 +92,11 @@ def changed_days(source: Mapping[str, str], extracted: Mapping[str, str]) -> dic
     }
 
 
+def rows_told(fingerprint: str) -> int:
+    """How many rows a day's fingerprint counts; those of every source begin with it."""
+    return int(fingerprint.split(" ", 1)[0]) if fingerprint else 0
+
+
 def recent(day: str, environment: Environment, now: datetime) -> bool:
     """Whether a day is young enough for its predictions to follow its changes."""
     oldest = today(environment, now) - timedelta(days=environment.sensor.scoring_days)

@@ -1,6 +1,8 @@
 """Asset checks: what a person should look at, even though the contract was kept.
 
-Each check has its asset's partitions; without them Dagster would load every partition.
+Each check has its asset's partitions; without them Dagster would load every partition. A run may
+be of many days, and Dagster keeps one result for all of them: which days fail is in its metadata,
+for the alerts.
 """
 
 from datetime import date, timedelta
@@ -18,6 +20,12 @@ from ml_assets.monitoring import limits, remedies
 from ml_assets.partitions import daily, day_end
 from ml_assets.resources.lake import Lake
 from ml_assets.use_case import UseCase
+
+# In the metadata of every check of ours: the days that make it fail; none if it passed.
+FAILING_DAYS = "failing_days"
+# The days that it judged, if these are not all the days of the run. That they pass is the end of
+# what was told of earlier ones too: such a check is about the newest that can be judged.
+JUDGED_DAYS = "judged_days"
 
 _VOLUME = ["day", "rows_read"]
 _REALISED_DAYS = 28
@@ -53,7 +61,8 @@ def volume_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksD
         read = dict(zip(accounts["day"], map(int, accounts["rows_read"]), strict=True))
         unfinished = today(environment, now()).isoformat()
         unusual = {}
-        for day in (day for day in sorted(set(keys)) if day in read and day < unfinished):
+        judged = [day for day in sorted(set(keys)) if day in read and day < unfinished]
+        for day in judged:
             fewest, most = use_case.volume(date.fromisoformat(day))
             usual = volume(read, known, day)
             if not fewest <= read[day] <= most:
@@ -65,7 +74,12 @@ def volume_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksD
             passed=not unusual,
             severity=dg.AssetCheckSeverity.WARN,
             description=f"{told}. {remedies(use_case)['volume']}" if unusual else None,
-            metadata={"days": len(keys), "unusual": unusual},
+            metadata={
+                "days": len(keys),
+                "unusual": unusual,
+                JUDGED_DAYS: judged,
+                FAILING_DAYS: sorted(unusual),
+            },
         )
 
     return volume_as_expected
@@ -97,7 +111,11 @@ def bad_share_check(use_case: UseCase, environment: Environment) -> dg.AssetChec
             passed=not bad,
             severity=dg.AssetCheckSeverity.ERROR,
             description="\n\n".join([*sentences, _BAD_SHARE_REMEDY]) if bad else None,
-            metadata={"days": len(account), "days_over_the_limit": sorted(bad)},
+            metadata={
+                "days": len(account),
+                "days_over_the_limit": sorted(bad),
+                FAILING_DAYS: sorted(bad),
+            },
         )
 
     return bad_share_within_limit
@@ -145,7 +163,7 @@ def counts_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksD
             description="\n\n".join([*(f"{day}: {text}" for day, text in wrong.items()), remedy])
             if wrong
             else None,
-            metadata={"days": len(keys), "wrong": wrong},
+            metadata={"days": len(keys), "wrong": wrong, FAILING_DAYS: sorted(wrong)},
         )
 
     return every_row_accounted
@@ -165,15 +183,20 @@ def positives_check(use_case: UseCase, environment: Environment) -> dg.AssetChec
     def positives_as_expected(
         context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]
     ) -> dg.AssetCheckResult:
-        matured = date.fromisoformat(max(context.partition_keys)) - timedelta(
-            days=use_case.label_maturity_days
-        )
+        newest = max(context.partition_keys)
+        matured = date.fromisoformat(newest) - timedelta(days=use_case.label_maturity_days)
         first = (matured - timedelta(days=_REALISED_DAYS - 1)).isoformat()
         said = lake.rows_per_day(f"{use_case.name}/predictions")
         days = [day for day in said if first <= day <= matured.isoformat()]
         if not days:
             return dg.AssetCheckResult(
-                passed=True, metadata={"days": 0, "note": "no matured day was scored yet"}
+                passed=True,
+                metadata={
+                    "days": 0,
+                    "note": "no matured day was scored yet",
+                    JUDGED_DAYS: [newest],
+                    FAILING_DAYS: [],
+                },
             )
         on = ["day", use_case.key]
         predicted = lake.read(
@@ -202,8 +225,9 @@ def positives_check(use_case: UseCase, environment: Environment) -> dg.AssetChec
         expected, low, high = expected_positives(both["probability"].to_numpy())
         actual = int(both[use_case.target].sum())
         is_off = abs(actual - expected) > _TOLERANCE * expected
+        passed = low <= actual <= high or not is_off
         return dg.AssetCheckResult(
-            passed=low <= actual <= high or not is_off,
+            passed=passed,
             severity=dg.AssetCheckSeverity.WARN,
             metadata={
                 "days": len(days),
@@ -212,6 +236,8 @@ def positives_check(use_case: UseCase, environment: Environment) -> dg.AssetChec
                 "expected": round(expected, 1),
                 "expected_95": f"{low:.0f} to {high:.0f}",
                 "actual": actual,
+                JUDGED_DAYS: [newest],
+                FAILING_DAYS: [] if passed else [newest],
             },
         )
 

@@ -6,15 +6,16 @@ Errors that a person can mend end in one message and exit code 1, never in a tra
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 import yaml
-from rich.table import Table
+from rich.table import Column, Table
 
 from ml_assets.cli_alerts import app as alerts_app
 from ml_assets.cli_common import (
@@ -36,6 +37,9 @@ from ml_assets.cli_landing import app as landing_app
 from ml_assets.cli_models import app as models_app
 from ml_assets.cli_quarantine import app as quarantine_app
 from ml_assets.environment import Environment, mask_url, masked
+
+if TYPE_CHECKING:  # it takes seconds to import, which --help need not wait for
+    from ml_assets.resources.lake import Lake
 
 WarehouseOption = Annotated[
     str | None,
@@ -196,8 +200,8 @@ def run(
         name = f"{CLAIMS.name}_{job.value}"
         definitions = build_definitions(environment)
         prepare_home(environment)
-        if job in (Job.INGESTION, Job.SCORING):
-            _take_files(environment)
+        reads = job in (Job.INGESTION, Job.SCORING)
+        waiting = _take_files(environment) if reads else []
         with dg.DagsterInstance.get() as instance, console.status(f"{name} …") as state:
             for first, last in spans:
                 run_days(
@@ -210,6 +214,10 @@ def run(
                 )
         console.print(f"{name} is done for {_days(days)}")
         lake = resources(environment)["lake"]
+        if reads:
+            _tell_days_without_rows(lake, days, waiting)
+        if job is Job.MONITORING:
+            _tell_findings(environment, lake, days[-1])
         table = {Job.TRAINING: "champion", Job.TUNING: "hyperparameters"}.get(job)
         for each in days if table else ():
             reason = lake.read(f"{CLAIMS.name}/{table}", each, each)["reason"].iloc[0]
@@ -229,6 +237,7 @@ def status(env: EnvOption = None, home: HomeOption = None) -> None:
     """Tell which days are present, stale or failed, who serves, and how the last run went.
 
     Stale: the source changed since, or what the day is made from is newer than the day itself.
+    While the source cannot be reached, what changed there is unknown; the rest is told.
     """
     with clear_errors():
         environment = load(env, home)
@@ -243,7 +252,14 @@ def status(env: EnvOption = None, home: HomeOption = None) -> None:
         with dg.DagsterInstance.get() as instance:
             found = platform_status(environment, instance, now())
         for use_case in found:
-            table = Table("Asset", "Present", "Newest", "Stale", "Failed", title=use_case.name)
+            table = Table(
+                Column("Asset", no_wrap=True),
+                "Present",
+                Column("Newest", no_wrap=True),
+                "Stale",
+                "Failed",
+                title=use_case.name,
+            )
             for stage, days in use_case.stages.items():
                 newest = max([*days.present, *days.stale], default="–")
                 table.add_row(
@@ -251,7 +267,20 @@ def status(env: EnvOption = None, home: HomeOption = None) -> None:
                 )
             console.print(table)
             console.print(f"Champion: {shown(use_case.champion)}")
-            console.print(f"Changed in the source, not yet read: {_days(use_case.changed)}")
+            changed = _days(use_case.changed)
+            if use_case.unknown:
+                changed = f"unknown: {shown(use_case.unknown)}"
+            console.print(
+                f"Changed in the source, not yet read: {changed}", soft_wrap=True, highlight=False
+            )
+            if use_case.rejected:
+                console.print(
+                    f"Rejected files: {len(use_case.rejected)}, newest "
+                    f"{shown(use_case.rejected[0].path)} (ml-assets landing list)",
+                    style="yellow",
+                    soft_wrap=True,
+                    highlight=False,
+                )
             console.print(f"Last run: {use_case.last_run}")
             if use_case.outside:
                 console.print(f"Outside of all days: {use_case.outside}", style="yellow")
@@ -299,6 +328,7 @@ def ui(
         from ml_assets.resources.registry import Registry
         from ml_assets.runs import close_dead_runs
         from ml_assets.servers import ServerEnded, dagster_ui, mlflow_ui, report_pages, serve
+        from ml_assets.storage import require_lock
 
         if not workspace.exists():
             raise ValueError(
@@ -337,13 +367,18 @@ def ui(
             console.print(f"Model cards and monitoring: {environment.reports.url}", highlight=False)
         try:
             serve(servers)
+            require_lock()
         except ServerEnded as error:
             print(f"Error: {error}", file=sys.stderr)
             raise typer.Exit(error.code) from None
 
 
-def _take_files(environment: Environment) -> None:
-    """What has landed is read too; the sensor does the same while the daemon runs."""
+def _take_files(environment: Environment) -> list[str]:
+    """What has landed is read too; the sensor does the same while the daemon runs.
+
+    Returns:
+        The files that were left, and why.
+    """
     from ml_assets.build import resources
     from ml_assets.changes import now
     from ml_assets.sources import take_files
@@ -354,6 +389,34 @@ def _take_files(environment: Environment) -> None:
         console.print(f"Took {len(taken.taken)} files that had landed.")
     for file in taken.rejected if taken else ():
         console.print(f"Rejected {file}", style="yellow", markup=False)
+    return [str(file) for file in taken.waiting] if taken else []
+
+
+def _tell_days_without_rows(lake: "Lake", days: Sequence[str], waiting: Sequence[str]) -> None:
+    from ml_assets.use_cases.claims.use_case import CLAIMS
+
+    table = f"{CLAIMS.name}/extraction"
+    accounts = lake.read(table, days[0], days[-1], columns=["day", "rows_read"])
+    empty = list(accounts["day"][accounts["rows_read"] == 0])
+    if not empty:
+        return
+    told = f"The source holds no rows of {_days(empty)}"
+    if waiting:
+        more = f"; and {len(waiting) - 3} more" if len(waiting) > 3 else ""
+        count = "1 file is" if len(waiting) == 1 else f"{len(waiting)} files are"
+        told += f"; {count} left: {'; '.join(waiting[:3])}{more}"
+    console.print(shown(told), style="yellow", soft_wrap=True, highlight=False)
+
+
+def _tell_findings(environment: Environment, lake: "Lake", day: str) -> None:
+    from ml_assets.monitoring_pages import page_file
+    from ml_assets.use_cases.claims.use_case import CLAIMS
+
+    found = lake.read(f"{CLAIMS.name}/monitoring", day, day, columns=["state"])["state"]
+    states = found.dropna().value_counts().sort_index().items()
+    told = ", ".join(f"{count} {state}" for state, count in states) or "nothing to judge"
+    page = page_file(environment, CLAIMS, day)
+    console.print(f"{day}: {told}. Page: {shown(page)}", soft_wrap=True, highlight=False)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -15,9 +16,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from ml_assets.core.texts import visible
-from ml_assets.environment import ENVIRONMENTS, Environment, load_environment, mask_url
+from ml_assets.environment import ENVIRONMENTS, Environment, load_environment
+from ml_assets.masking import mask_url
+
+_PIPED_WIDTH = 140  # where nobody's window sets a limit, cut tables help nobody
 
 console = Console()
+if not sys.stdout.isatty():
+    console.width = max(console.width, _PIPED_WIDTH)
 errors = Console(stderr=True)
 
 EnvOption = Annotated[
@@ -64,13 +70,28 @@ def clear_errors() -> Iterator[None]:
         yield
     except Exception as error:
         ours = type(error).__module__.startswith("ml_assets") or type(error) is ValueError
-        told = str(error) if ours else _of_the_records(error)
+        told = str(error) if ours else _of_a_place(error)
         if not told:
             raise
         errors.print(
-            f"[red]Error:[/red] {shown(told, keep=chr(10))}", soft_wrap=True, highlight=False
+            f"[red]Error:[/red] {shown(told, keep=chr(10) + chr(9))}",
+            soft_wrap=True,
+            highlight=False,
         )
         raise typer.Exit(1) from None
+
+
+def _of_a_place(error: BaseException) -> str:
+    """What to say if a file or Dagster's records cannot be written; empty if it is neither."""
+    told = _of_the_records(error)
+    link: BaseException | None = error
+    # Its causes alone: a context may be an error that was handled.
+    while link is not None and not told:
+        if isinstance(link, OSError) and link.errno in _NO_PLACE:
+            where = f"{link.filename}: " if link.filename else ""
+            told = f"{where}{link.strerror}. Check room and rights there, then run it again."
+        link = link.__cause__
+    return told
 
 
 def _of_the_records(error: BaseException | None) -> str:
@@ -82,8 +103,7 @@ def _of_the_records(error: BaseException | None) -> str:
                 f"{mask_url(str(error).strip())}. Check the server that storage.url names "
                 "(ML_ASSETS_STORAGE_URL); then run it again."
             )
-        no_place = isinstance(error, OSError) and error.errno in _NO_PLACE
-        if no_place or (isinstance(error, sqlite3.OperationalError) and _FULL.search(str(error))):
+        if isinstance(error, sqlite3.OperationalError) and _FULL.search(str(error)):
             return (
                 f"the records of runs cannot be written: {error}. Check that the project's folder "
                 "(ML_ASSETS_HOME) has room, and that this user may write there; then run it again."
@@ -107,8 +127,13 @@ def require_home(environment: Environment) -> None:
         ValueError: There is nothing in the environment's folder.
     """
     if not environment.dagster_home.exists():
-        begin = "Run `ml-assets demo`" if environment.name == "dev" else "Run `ml-assets ui`"
+        if environment.source == "landing":
+            begin = "to begin here, run `ml-assets landing take`"
+        elif environment.name == "dev":
+            begin = "for a first look run `ml-assets demo`"
+        else:
+            begin = "to begin here, run `ml-assets ui`"
         raise ValueError(
-            f"there is nothing in {environment.home} yet. {begin}, or name another folder "
-            "with --home."
+            f"there is nothing in {environment.home} yet. Set ML_ASSETS_HOME (or --home) or "
+            f"ML_ASSETS_ENV if it lies elsewhere; {begin}."
         )

@@ -33,6 +33,7 @@ def daemon(
         environment = load(env, home)
         from ml_assets.home import prepare_home, serve_alone
         from ml_assets.servers import ServerEnded, dagster_daemon, serve
+        from ml_assets.storage import require_lock
 
         if not workspace.exists():
             raise ValueError(
@@ -43,6 +44,7 @@ def daemon(
         lock = serve_alone(environment)
         try:
             serve([dagster_daemon(workspace, lock, environment.logs.format)])
+            require_lock()
         except ServerEnded as error:
             print(f"Error: {error}", file=sys.stderr)
             raise typer.Exit(error.code) from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from ml_assets.cli_common import (
     DayOption,
@@ -32,9 +32,13 @@ def list_(env: EnvOption = None, home: HomeOption = None) -> None:
     """List the tables: their days, rows, newest version and size."""
     with clear_errors():
         lake = _open(env, home)
-        table = Table("Table", "Days", "First", "Last", "Rows", "Version", "Size", "On disk")
-        for column in (1, 4, 5, 6, 7):
-            table.columns[column].justify = "right"
+        table = Table(
+            Column("Table", no_wrap=True),
+            Column("Days", justify="right"),
+            Column("First", no_wrap=True),
+            Column("Last", no_wrap=True),
+            *(Column(name, justify="right") for name in ("Rows", "Version", "Size", "On disk")),
+        )
         for name in lake.tables():
             rows = lake.rows_per_day(name)
             table.add_row(
@@ -72,10 +76,15 @@ def log(
         chosen = a_day(day) if day else None
         found = lake.log(table, day=chosen, limit=limit, check_files=True)
         shown = Table(
-            "Version", "Written (UTC)", "What", "Days", "Cause", "Run", "Rows", "Readable"
+            Column("Version", justify="right", no_wrap=True),
+            "Written (UTC)",
+            "What",
+            Column("Days", no_wrap=True),
+            "Cause",
+            "Run",
+            Column("Rows", justify="right"),
+            "Readable",
         )
-        for column in (0, 6):
-            shown.columns[column].justify = "right"
         for version in found:
             shown.add_row(
                 str(version.version),

@@ -22,14 +22,15 @@ def code_server(
 ) -> None:
     """Serve the definitions to webserver and daemon by gRPC, and run what they launch.
 
-    Runs that died with an earlier server on this port are marked as failed; the daemon starts them
-    again. It has no login: let it listen where only webserver and daemon can reach it.
+    Told to stop, it waits five minutes for its runs; then, or at a second signal, they are
+    interrupted. Runs that died with an earlier server on this port are marked as failed; the daemon
+    starts them again. It has no login: let it listen where only webserver and daemon can reach it.
     """
     with clear_errors():
         environment = load(env, home)
         import dagster as dg
 
-        from ml_assets.code_server import alone, grpc_server, underway, watch
+        from ml_assets.code_server import PATIENCE_S, alone, at_work, grpc_server, underway, watch
         from ml_assets.home import prepare_home
         from ml_assets.servers import ServerEnded, serve
 
@@ -45,7 +46,11 @@ def code_server(
             )
             watching.start()
             try:
-                serve([grpc_server(host, port, lock)])
+                serve(
+                    [grpc_server(host, port, lock)],
+                    at_work=lambda: at_work(instance, port),
+                    patience_s=PATIENCE_S,
+                )
             except ServerEnded as error:
                 print(f"Error: {error}", file=sys.stderr)
                 raise typer.Exit(error.code) from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from ml_assets.cli_common import (
     EnvOption,
@@ -53,8 +53,15 @@ def list_(
                 "no file has been taken yet. Put files into the landing folder (landing.url), "
                 "then run `ml-assets landing take`."
             )
-        table = Table("Taken (UTC)", "File", "Outcome", "Rows", "Days", "Reason", "SHA-256")
-        table.columns[3].justify = "right"
+        table = Table(
+            Column("Taken (UTC)", no_wrap=True),
+            Column("File", overflow="fold", min_width=16),
+            Column("Outcome", no_wrap=True),
+            Column("Rows", justify="right", no_wrap=True),
+            "Days",
+            "Reason",
+            "SHA-256",
+        )
         for file in files[::-1][:limit]:
             table.add_row(
                 f"{file.taken_at:%F %H:%M:%S}",
@@ -74,7 +81,7 @@ def list_(
 def take(env: EnvOption = None, home: HomeOption = None) -> None:
     """Take the files that are complete now, as the sensor would; extracting their days is next."""
     with clear_errors():
-        source = _open(env, home)
+        source = _open(env, home, begin=True)
         from ml_assets.changes import now
         from ml_assets.sources import take_files
         from ml_assets.use_cases.claims.use_case import CLAIMS
@@ -110,8 +117,12 @@ def _days(days: list[str]) -> str:
     return first if first == last else f"{first} … {last} ({len(days)})"
 
 
-def _open(env: str | None, home: Path | None) -> "Source":
+def _open(env: str | None, home: Path | None, *, begin: bool = False) -> "Source":
     environment = load(env, home)
+    if begin and environment.source == "landing" and not environment.dagster_home.exists():
+        from ml_assets.home import prepare_home
+
+        prepare_home(environment)
     require_home(environment)
     from ml_assets.build import resources
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 
 from ml_assets.cli_common import (
     EnvOption,
@@ -54,13 +54,13 @@ def models(env: EnvOption = None, home: HomeOption = None) -> None:
                 "`ml-assets run training --day D`."
             )
         table = Table(
-            "Version",
-            "As of",
+            Column("Version", no_wrap=True),
+            Column("As of", no_wrap=True),
             "ROC AUC",
             "Log loss",
             "Slope",
             "Threshold",
-            "Alias",
+            Column("Alias", no_wrap=True),
             "Served",
             title=CLAIMS.name,
         )

@@ -5,7 +5,8 @@ dies; but nobody tells when the server dies with all of them, or when Dagster's 
 that moment. Such a run would stay "started" for ever, hold its place in the queue, and keep its
 table's pool. So this marks what died as failed, and the daemon starts it again (`run_retries`).
 
-Not for Kubernetes: there each run is a pod of its own, and Dagster's launcher watches it.
+Runs are its children on Kubernetes too (`deploy/helm/values.yaml`). Not for a launcher that gives
+each run a machine or pod of its own, such as Dagster's `K8sRunLauncher`: that watches them itself.
 """
 
 import json
@@ -24,6 +25,7 @@ from ml_assets.storage import AlreadyServed
 
 _INFO_TAG = ".dagster/grpc_info"  # on each run: the server that it was launched in
 _WATCH_S = 10.0
+PATIENCE_S = 300.0  # with GRACE_S of `servers` less than `stop_grace_period` in compose.yaml
 _UNDERWAY = [
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
@@ -79,8 +81,22 @@ def underway(instance: dg.DagsterInstance, port: int) -> list[str]:
     return [run.run_id for run in found if _port(run) == port]
 
 
+def at_work(instance: dg.DagsterInstance, port: int) -> bool:
+    """Whether runs of the server on this port are worth waiting for before it is stopped.
+
+    Not while Dagster's database is away: they can record nothing, and fail in any case.
+    """
+    try:
+        return bool(set(underway(instance, port)) - set(_lost(instance, port)))
+    except Exception as error:  # of whichever database keeps the records
+        _log.warning("cannot ask for runs under way: %s", type(error).__name__)
+        return False
+
+
 def close_lost_runs(instance: dg.DagsterInstance, lost: Iterable[str]) -> list[str]:
     """Mark runs whose process is gone as failed, unless they have ended meanwhile.
+
+    One that somebody was cancelling is canceled: nobody wants it started again.
 
     Returns:
         The ids of the runs that were marked.
@@ -90,7 +106,11 @@ def close_lost_runs(instance: dg.DagsterInstance, lost: Iterable[str]) -> list[s
         run = instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             continue
-        instance.report_run_failed(run, message="The process of this run died with its server")
+        message = "The process of this run died with its server"
+        if run.status == dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, message=message)
+        else:
+            instance.report_run_failed(run, message=message)
         closed.append(run_id)
     return closed
 
@@ -116,7 +136,7 @@ def watch(
         try:
             lost = earlier or _lost(instance, port)
             for run_id in close_lost_runs(instance, lost):
-                _log.warning("run %s was lost with its process, and is marked as failed", run_id)
+                _log.warning("run %s was lost with its process, and is closed", run_id)
             earlier = []
         except Exception as error:  # the next look is as good
             _log.warning("cannot look for lost runs now: %s", type(error).__name__)
@@ -132,7 +152,7 @@ def _lost(instance: dg.DagsterInstance, port: int) -> list[str]:
     """Runs of this server whose process is gone, though nobody said so."""
     # In this order: a run's process begins before it says so, and says it has ended before it does.
     recorded = {run_id: _process(instance, run_id) for run_id in underway(instance, port)}
-    alive = _session()
+    alive = session(os.getsid(0))
     # Without a process yet it is being launched; should it never begin, Dagster's monitoring sees.
     return [run_id for run_id, process in recorded.items() if process and process not in alive]
 
@@ -153,15 +173,15 @@ def _process(instance: dg.DagsterInstance, run_id: str) -> int | None:
     return found
 
 
-def _session() -> set[int]:
-    """The processes of our own session that run; a process id that came round again is not one."""
-    own, found = os.getsid(0), set()
+def session(leader: int) -> set[int]:
+    """The processes of a session that run; a process id that came round again is not one."""
+    found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             _, _, fields = (folder / "stat").read_text(encoding="utf-8").rpartition(") ")
         except OSError:  # it ended
             continue
-        state, _, _, session, *_ = fields.split()
-        if int(session) == own and state != "Z":
+        state, _, _, of, *_ = fields.split()
+        if int(of) == leader and state != "Z":
             found.add(int(folder.name))
     return found

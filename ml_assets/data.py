@@ -77,9 +77,9 @@ def _environment(name: str | None, home: str | Path | None) -> Environment:
     tables_are_in_home = Path(environment.lake.url).is_relative_to(environment.home)
     if tables_are_in_home and not environment.home.is_dir():
         raise ValueError(
-            f"there is nothing in {environment.home}. Run `ml-assets demo` there, name the "
-            "project's folder by home=… or ML_ASSETS_HOME, or work in the folder that holds "
-            ".ml_assets."
+            f"there is nothing in {environment.home}. Name the project's folder by home=… or "
+            "ML_ASSETS_HOME, or work in the folder that holds .ml_assets; for a first look run "
+            "`ml-assets demo`."
         )
     return environment
 

@@ -25,8 +25,8 @@ import dagster as dg
 
 from ml_assets.build import USE_CASES, build_definitions, resources
 from ml_assets.changes import today
-from ml_assets.environment import Environment, mask_url, missing_in_words, missing_variables
-from ml_assets.masking import without_secrets
+from ml_assets.environment import Environment, missing_in_words, missing_variables, with_driver
+from ml_assets.masking import mask_url, without_login, without_secrets
 
 State = Literal["pass", "warn", "fail", "skip"]
 
@@ -186,7 +186,7 @@ def _within(check: Check, patient: Patient, seconds: float) -> list[Line]:
 def _in_words(error: Exception) -> str:
     ours = type(error).__module__.startswith("ml_assets") or type(error) is ValueError
     told = str(error) if ours else f"unexpected {type(error).__name__}: {error}"
-    return without_secrets(told)
+    return without_secrets(" ".join(told.split()))  # drivers break lines
 
 
 # The machine
@@ -429,7 +429,9 @@ def _landing(patient: Patient) -> Iterator[Line]:
     if "://" in url:
         system, path = fsspec.core.url_to_fs(url, **environment.landing.storage_options)
         system.ls(path)
-        yield Line("landing", "pass", f"{mask_url(url)} can be listed; writing was not tried there")
+        yield _rejected(patient) or Line(
+            "landing", "pass", f"{mask_url(url)} can be listed; writing was not tried there"
+        )
         return
     folder = Path(url)
     remedy = "Make the folder, and let this user read and write there: files are moved once taken"
@@ -440,7 +442,29 @@ def _landing(patient: Patient) -> Iterator[Line]:
     if problem := _not_writable(folder):
         yield Line("landing", "fail", f"{folder} cannot be written: {problem}", remedy)
         return
-    yield Line("landing", "pass", f"{folder} can be read and written")
+    yield _rejected(patient) or Line("landing", "pass", f"{folder} can be read and written")
+
+
+def _rejected(patient: Patient) -> Line | None:
+    from ml_assets.resources.lake import LakeError
+    from ml_assets.sources import REJECTIONS_DAYS, rejections
+
+    try:
+        found = [
+            file
+            for use_case in USE_CASES
+            for file in rejections(patient.doors["source"], use_case, patient.now)
+        ]
+    except LakeError:  # the check of the lake tells
+        return None
+    if not found:
+        return None
+    return Line(
+        "landing",
+        "warn",
+        f"files rejected in the last {REJECTIONS_DAYS} days: {len(found)}, newest {found[0].path}",
+        "See `ml-assets landing list`; let the sender mend them and deliver them again",
+    )
 
 
 def _contract(patient: Patient) -> Iterator[Line]:
@@ -576,7 +600,7 @@ def _mlflow_server(url: str) -> Iterator[Line]:
             "Check the server, and ML_ASSETS_REGISTRY_URL",
         )
         return
-    request = urllib.request.Request(f"{re.sub('://.*@', '://', url).rstrip('/')}/version")  # noqa: S310
+    request = urllib.request.Request(f"{without_login(url).rstrip('/')}/version")  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
             there = answer.read(100).decode().strip()
@@ -606,8 +630,7 @@ def _mlflow_schema(url: str) -> tuple[str | None, str | None]:
     from alembic.script import ScriptDirectory
 
     scripts = metadata.distribution("mlflow").locate_file("mlflow/store/db_migrations")
-    # Not psycopg 3, which SQLAlchemy would take: deployments do not have it.
-    engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg2://", 1))
+    engine = sqlalchemy.create_engine(with_driver(url))
     try:
         with engine.connect() as connection:
             there = MigrationContext.configure(connection).get_current_revision()

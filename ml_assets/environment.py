@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ml_assets.masking import mask_url as mask_url
 from ml_assets.separation import PLACES, clashes
 
 ENVIRONMENTS = ("dev", "preprod", "prod")
@@ -35,9 +36,6 @@ VARIABLES = {
 }
 
 _SECRET_KEY = re.compile(r"password|secret|token|credential|(^|_)key|^urls$", re.IGNORECASE)
-# Up to the last @: SQLAlchemy takes a `/` in a password and an `@` in a user as they are.
-_URL_PASSWORD = re.compile(r"(?<=://)([^/:]*):(.*)@")
-_QUERY_SECRET = re.compile(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
 class InvalidEnvironment(ValueError):
@@ -82,7 +80,7 @@ def _variable_name(text: str) -> str:
 
 
 def _without_driver(url: Any) -> Any:
-    """What a process of Dagster's is given names its driver; see `ml_assets.home`."""
+    """What a process of Dagster's is given names its driver: `with_driver`, in `ml_assets.home`."""
     return (
         url.replace("postgresql+psycopg2://", "postgresql://", 1) if isinstance(url, str) else url
     )
@@ -464,9 +462,12 @@ def masked(environment: Environment) -> dict[str, Any]:
     return _mask(environment.model_dump(mode="json"))
 
 
-def mask_url(url: str) -> str:
-    """A URL without the password that it may carry, fit for logs and metadata."""
-    return _URL_PASSWORD.sub(r"\1:***@", _QUERY_SECRET.sub(r"\1***", url))
+def with_driver(url: str) -> str:
+    """A database's URL with the driver that deployments have.
+
+    SQLAlchemy 2.1 would take psycopg 3 for PostgreSQL.
+    """
+    return url.replace("postgresql://", "postgresql+psycopg2://", 1)
 
 
 def _by_files(name: str, config_dir: Path) -> dict[str, Any]:

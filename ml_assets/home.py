@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from ml_assets.environment import CONFIG_DIR, Environment, require_variables
+from ml_assets.environment import CONFIG_DIR, Environment, require_variables, with_driver
 from ml_assets.storage import AlreadyServed, require_storage
 from ml_assets.storage import serve_alone as serve_storage_alone
 
@@ -63,9 +63,7 @@ def prepare_home(environment: Environment) -> Path:
 def announce_storage(environment: Environment) -> None:
     """Let Dagster find its PostgreSQL, in this process and its children."""
     if environment.storage.url:
-        # By its driver's name: SQLAlchemy 2.1 would take psycopg 3, and dagster-postgres has none.
-        driver = environment.storage.url.replace("postgresql://", "postgresql+psycopg2://", 1)
-        os.environ[STORAGE_VARIABLE] = driver
+        os.environ[STORAGE_VARIABLE] = with_driver(environment.storage.url)
 
 
 def require_same_storage(environment: Environment) -> None:

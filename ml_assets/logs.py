@@ -7,14 +7,15 @@ commands keep their own output. The daemon and the webserver load nothing of our
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
 from ml_assets.environment import LogSettings
-from ml_assets.masking import without_secrets, without_values
+from ml_assets.masking import fit, fit_error
 
 # Set by Dagster on what is logged within a run: its context, and its own event.
 _META, _EVENT, _BATCH = "dagster_meta", "dagster_event", "dagster_event_batch_metadata"
@@ -30,6 +31,15 @@ _MILESTONES = frozenset(
     }
 )
 _ENDS = frozenset({"PIPELINE_SUCCESS", "PIPELINE_FAILURE", "PIPELINE_CANCELED"})
+
+# Names of fields whose values are blotted out whole.
+_SECRET = re.compile("password|passwd|secret|token|credential|authorization|api_?key", re.I)
+
+# Fields that hold an error as it is printed.
+_ERRORS = ("exception", "stack_info")
+
+# Loggers whose messages are the platform's own words, or Dagster's.
+_OURS = frozenset({"ml_assets", "dagster"})
 
 # Where Dagster, and libraries that bring handlers of their own, would write beside us.
 _WITH_HANDLERS = ("dagster", "dagster-webserver", "dagit", "mlflow", "alembic")
@@ -69,13 +79,13 @@ def fields(record: logging.LogRecord) -> dict[str, str]:
     meta: Mapping[str, Any] | None = getattr(record, _META, None)
     if meta is None:
         return dict(_current)
-    event = meta[_EVENT]
-    step = meta["step_key"] or ""
+    event = meta.get(_EVENT)  # what a sensor or schedule says has none, nor a run
+    step = meta.get("step_key") or ""
     asset = getattr(event, "asset_key", None)
     found = {
-        "run_id": meta["run_id"] or "",
-        "job": meta["job_name"] or "",
-        "partition": _partition(meta["job_tags"]),
+        "run_id": meta.get("run_id") or "",
+        "job": meta.get("job_name") or "",
+        "partition": _partition(meta.get("job_tags") or {}),
         "step": step,
         "asset": asset.to_user_string() if asset else _asset_of(step),
         "dagster_event": event.event_type.value if event else "",
@@ -83,9 +93,27 @@ def fields(record: logging.LogRecord) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def clean(text: str) -> str:
-    """A text fit for the log: without secrets, and without values of rows."""
-    return without_secrets(without_values(text))
+def clean(value: Any, name: str = "") -> Any:
+    """What a line carries, fit for the log: without secrets, and without values of rows.
+
+    Args:
+        value: A text of anybody's, or what a line was given besides, of any type.
+        name: The field that it is the value of.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if _SECRET.search(name):
+        return "***"
+    if isinstance(value, int | float | date | time):
+        return value
+    if isinstance(value, Mapping):
+        return {clean(str(key)): clean(each, str(key)) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [clean(each) for each in value]
+    if isinstance(value, BaseException):
+        kind = type(value)
+        return fit_error(f"{kind.__module__}.{kind.__qualname__}: {value}")
+    return fit(str(value), ours=False)
 
 
 class _Json(JsonFormatter):
@@ -105,9 +133,11 @@ class _Json(JsonFormatter):
         )
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        ours = _is_ours(str(log_data["logger"]))
         return {
-            name: clean(value) if isinstance(value, str) else value
-            for name, value in log_data.items()
+            **{name: clean(value, name) for name, value in log_data.items()},
+            "event": fit(log_data["event"], ours=ours),
+            **{name: fit_error(log_data[name]) for name in _ERRORS if log_data.get(name)},
         }
 
     def add_fields(
@@ -140,9 +170,8 @@ class _Text(logging.Formatter):
         raised = self.formatException(record.exc_info) if record.exc_info else ""
         time = datetime.fromtimestamp(record.created).astimezone()
         line = f"{time:%Y-%m-%d %H:%M:%S %z} {record.levelname:<7} {record.name} {message}"
-        return clean(
-            "\n".join(filter(None, [line + f" [{context}]" * bool(context), error, raised]))
-        )
+        line = fit(line + f" [{context}]" * bool(context), ours=_is_ours(record.name))
+        return "\n".join(filter(None, [line, *map(fit_error, filter(None, (error, raised)))]))
 
 
 def _said(record: logging.LogRecord) -> tuple[str, str]:
@@ -150,9 +179,13 @@ def _said(record: logging.LogRecord) -> tuple[str, str]:
     meta = getattr(record, _META, None)
     if meta is None:
         return record.getMessage(), ""
-    event = meta[_EVENT]
+    event = meta.get(_EVENT)  # a sensor's own words have none
     error = getattr(getattr(event, "event_specific_data", None), "error", None)
     return str(meta["orig_message"]), error.to_string() if error else ""
+
+
+def _is_ours(logger: str) -> bool:
+    return logger.partition(".")[0] in _OURS
 
 
 def _partition(tags: Mapping[str, str]) -> str:
@@ -209,7 +242,7 @@ def _run_logger(form: str, level: int) -> type[logging.Logger]:
 
 def _importance(record: logging.LogRecord) -> int:
     """The least level at which an event of Dagster's own is logged."""
-    event = getattr(record, _META)[_EVENT]
+    event = getattr(record, _META).get(_EVENT)
     kind = event.event_type.value if event else ""
     if kind == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed:
         return logging.WARNING

@@ -4,21 +4,22 @@ They are what raises alerts. What is found is decided in `ml_assets.core`; here 
 sentence of cause and one of remedy. Checks of rows and accounts are in `ml_assets.checks`.
 """
 
-from collections.abc import Sequence
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import dagster as dg
 import pandas as pd
 
-from ml_assets.changes import now
+from ml_assets.changes import now, rows_told
+from ml_assets.checks import FAILING_DAYS, JUDGED_DAYS
+from ml_assets.core.scoring import standing
 from ml_assets.core.texts import visible
 from ml_assets.environment import Environment
 from ml_assets.monitoring import remedies, trouble
-from ml_assets.partitions import daily
+from ml_assets.partitions import daily, day_end
 from ml_assets.resources.lake import Lake
 from ml_assets.resources.landing import LandingError, LandingUnavailable
 from ml_assets.resources.warehouse import WarehouseError, WarehouseUnavailable
-from ml_assets.sources import Source, fingerprints
+from ml_assets.sources import Source, extract, fingerprints
 from ml_assets.use_case import UseCase
 
 _NAMED = 3  # findings that a description names
@@ -87,6 +88,7 @@ def _findings_check(
                 "days": len(keys),
                 "states": {str(state): int(count) for state, count in states.items()},
                 "found": found[["day", "subject", "since", "sentence"]].to_dict("records")[:50],
+                FAILING_DAYS: sorted(found["day"].unique().tolist()),
             },
         )
 
@@ -135,14 +137,18 @@ def _page_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksDe
                 if missing
                 else None
             ),
-            metadata={"days": len(context.partition_keys), "missing": missing},
+            metadata={
+                "days": len(context.partition_keys),
+                "missing": missing,
+                FAILING_DAYS: missing,
+            },
         )
 
     return page_written
 
 
 def on_time_check(use_case: UseCase, environment: Environment) -> dg.AssetChecksDefinition:
-    """Fail while the predictions that are due are not there, whatever day was just scored.
+    """Fail while predictions that are due are missing, whatever day was just scored.
 
     It has no partitions on purpose: it is about one day, the newest that is due, so that scoring
     an old day cannot make it pass.
@@ -152,73 +158,153 @@ def on_time_check(use_case: UseCase, environment: Environment) -> dg.AssetChecks
     @dg.asset_check(
         asset=[use_case.name, "predictions"],
         name="predictions_on_time",
-        description=f"Yesterday's predictions are there by {deadline} "
+        description=f"Each of yesterday's applications has its prediction by {deadline} "
         "(monitoring.predictions_by). Looked at each morning after that, and after each scoring; "
         "always about the newest day that is due, whichever day was scored",
     )
     def predictions_on_time(
-        source: dg.ResourceParam[Source], lake: dg.ResourceParam[Lake]
+        context: dg.AssetCheckExecutionContext,
+        source: dg.ResourceParam[Source],
+        lake: dg.ResourceParam[Lake],
     ) -> dg.AssetCheckResult:
-        return judge_on_time(use_case, environment, source, lake, now())
+        return judge_on_time(use_case, environment, source, lake, context.instance, now())
 
     return predictions_on_time
 
 
 def judge_on_time(
-    use_case: UseCase, environment: Environment, source: Source, lake: Lake, instant: datetime
+    use_case: UseCase,
+    environment: Environment,
+    source: Source,
+    lake: Lake,
+    instance: dg.DagsterInstance,
+    instant: datetime,
 ) -> dg.AssetCheckResult:
-    """Whether the predictions of the newest day that is due are there.
+    """Whether the predictions of the newest day that is due are there, all of them.
 
-    Due is yesterday from the deadline on, and the day before until then. A day without any
-    application in the source needs no predictions; that the source cannot be read is no excuse.
+    Due is yesterday from the deadline on, and the day before until then. Today's rows are scored
+    as they come in, so that a day has some predictions does not make it complete: as many rows
+    must have been read as the source has, as many must be in features as were good, and as many
+    must have a prediction that stands. Rows are counted instead of comparing fingerprints, so that
+    a correction or an outcome which is yet to be read does not count as late.
+
+    A day without any application in the source needs no predictions. That the source cannot be
+    read is no excuse, unless the day was read after it had ended.
     """
-    scored = lake.rows_per_day(f"{use_case.name}/predictions")
-    day = _due(environment, scored, instant)
+    day = _due(environment, instant)
     start = use_case.start_date.isoformat()
+    account = _account(use_case, lake, day)
+    features = lake.rows_per_day(f"{use_case.name}/features").get(day, 0)
+    stand = _standing(use_case, lake, day)
+    held_back = max(int(account["rows_kept"]) - features, 0) if account is not None else 0
+    unscored = max(features - stand, 0)
 
     def result(passed: bool, text: str) -> dg.AssetCheckResult:
         return dg.AssetCheckResult(
             passed=passed,
             severity=dg.AssetCheckSeverity.ERROR,
             description=text,
-            metadata={"day": day, "predictions": scored.get(day, 0)},
+            metadata={
+                "day": day,
+                "predictions": stand,
+                JUDGED_DAYS: [day],
+                FAILING_DAYS: [] if passed else [day],
+            },
         )
 
     if day < start:
         return result(True, f"Nothing is due yet: {use_case.name} starts on {start}.")
-    if day in scored:
-        return result(True, f"Predictions of {day} are there.")
     remedy = (
         f"Look at the newest failed run, mend its cause, and run `ml-assets run scoring --day "
         f"{day}`."
     )
-    by = environment.monitoring.predictions_by
-    late = f"The predictions of {day} are not there, and were due by {by} the morning after"
+    due = f"were due by {environment.monitoring.predictions_by} the morning after"
+    late = f"The predictions of {day} are not there, and {due}"
     try:
-        applications = day in fingerprints(source, use_case)
+        unread = _unread(use_case, source, day, account)
     except (WarehouseError, WarehouseUnavailable, LandingError, LandingUnavailable) as error:
+        why = f"the source cannot be read: {visible(str(error))}"
+        is_scored = stand and not held_back + unscored
+        if is_scored and _read_after_its_end(use_case, environment, instance, day):
+            return result(
+                True, f"All of {day} that was read after its end has predictions; by now {why}"
+            )
+        if stand:
+            late = f"Whether all predictions of {day} are there is not known, and they {due}"
         # That it is down is not "no applications": whoever waits for predictions waits in vain.
-        return result(False, f"{late}: the source cannot be read: {visible(str(error))} {remedy}")
-    if not applications:
+        return result(False, f"{late}: {why} {remedy}")
+    if unread is None:
         return result(
             True,
             f"No application of {day} is in the source, so that none is to be scored. If some "
             "should be, ask the source; they are scored once they arrive.",
         )
+    if stand and not unread + held_back + unscored:
+        return result(True, f"Every application of {day} has its prediction.")
     if lake.version(f"{use_case.name}/champion_history") is None:
         remedy = (
             f"No model serves yet: run {use_case.name}_training for a day with enough matured "
             f"rows, then `ml-assets run scoring --day {day}`."
         )
-    return result(False, f"{late}, though the source has applications of that day. {remedy}")
+    if not stand:
+        return result(False, f"{late}, though the source has applications of that day. {remedy}")
+    found = {
+        "in the source but not read yet": unread,
+        "read and good but not in features": held_back,
+        "in features but not scored": unscored,
+    }
+    where = ", ".join(f"{rows} {what}" for what, rows in found.items() if rows)
+    return result(
+        False,
+        f"{stand} predictions of {day} are there, but {sum(found.values())} are missing, and "
+        f"{due}: {where}. {remedy}",
+    )
 
 
-def _due(
-    environment: Environment, scored: Sequence[str] | dict[str, int], instant: datetime
-) -> str:
+def _due(environment: Environment, instant: datetime) -> str:
     local = instant.astimezone(environment.zone)
-    yesterday = (local.date() - timedelta(days=1)).isoformat()
-    by = time.fromisoformat(environment.monitoring.predictions_by)
-    if local.time() >= by or yesterday in scored:
-        return yesterday
-    return (local.date() - timedelta(days=2)).isoformat()
+    is_late = local.time() >= time.fromisoformat(environment.monitoring.predictions_by)
+    return (local.date() - timedelta(days=1 if is_late else 2)).isoformat()
+
+
+def _account(use_case: UseCase, lake: Lake, day: str) -> pd.Series | None:
+    """What the day's last extraction counted; None if it was never extracted."""
+    table = f"{use_case.name}/extraction"
+    if day not in lake.rows_per_day(table):
+        return None
+    columns = ["day", "rows_read", "rows_kept", "fingerprint"]
+    return lake.read(table, day, day, columns=columns).iloc[0]
+
+
+def _standing(use_case: UseCase, lake: Lake, day: str) -> int:
+    """How many of the day's predictions stand: one for each application."""
+    table = f"{use_case.name}/predictions"
+    if day not in lake.rows_per_day(table):
+        return 0
+    return len(standing(lake.read(table, day, day, columns=["day", "superseded_at"])))
+
+
+def _unread(use_case: UseCase, source: Source, day: str, account: pd.Series | None) -> int | None:
+    """How many rows of a day the source has beyond those read; None if it has none at all."""
+    there = fingerprints(source, use_case).get(day)
+    if there is None:
+        return None
+    if account is None:
+        return rows_told(there)
+    more = rows_told(there) - rows_told(account["fingerprint"])
+    if more > 0 and source.lands:
+        # The ledger counts the lines of all files; a file with corrections repeats applications.
+        more = extract(source, use_case, [day]).rows.num_rows - int(account["rows_read"])
+    return max(more, 0)
+
+
+def _read_after_its_end(
+    use_case: UseCase, environment: Environment, instance: dg.DagsterInstance, day: str
+) -> bool:
+    """Whether the day's last extraction came after its end; a replay counts as one."""
+    key = dg.AssetKey([use_case.name, "extraction"])
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=key, asset_partitions=[day]), limit=1
+    ).records
+    end = day_end(day, environment.zone)
+    return any(datetime.fromtimestamp(each.timestamp, UTC) >= end for each in records)

@@ -19,6 +19,7 @@ from pathlib import Path
 GRACE_S = 30.0  # Dagster ends in about 3 s, but lets a step that is writing finish
 _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CHECK_S = 0.1
+_WORK_S = 0.5
 # From Linux's sys/prctl.h.
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -135,7 +136,13 @@ def report_pages(folder: Path, port: int) -> Server:
     )
 
 
-def serve(servers: Sequence[Server], grace_s: float = GRACE_S) -> None:
+def serve(
+    servers: Sequence[Server],
+    grace_s: float = GRACE_S,
+    *,
+    at_work: Callable[[], bool] = lambda: False,
+    patience_s: float = 0.0,
+) -> None:
     """Run servers until this process is told to stop, or until one of them ends.
 
     SIGINT, SIGTERM and SIGHUP stop them all, and so does the end of one. What has not ended after
@@ -145,6 +152,9 @@ def serve(servers: Sequence[Server], grace_s: float = GRACE_S) -> None:
     Args:
         servers: What to run.
         grace_s: Seconds that they have to end.
+        at_work: Whether there is work that is better not interrupted; asked once we are told to
+            stop, and until it is done.
+        patience_s: Seconds that such work is waited for before the servers are told to stop.
 
     Raises:
         ServerEnded: One ended by itself.
@@ -156,8 +166,15 @@ def serve(servers: Sequence[Server], grace_s: float = GRACE_S) -> None:
     try:
         for server in servers:
             running.append((server, _start(server)))
-        while not told and all(process.poll() is None for _, process in running):
+
+        def all_run() -> bool:
+            return all(process.poll() is None for _, process in running)
+
+        while not told and all_run():
             time.sleep(_CHECK_S)
+        deadline = time.monotonic() + patience_s
+        while len(told) == 1 and all_run() and time.monotonic() < deadline and at_work():
+            time.sleep(_WORK_S)
         ended = next(((s, p.returncode) for s, p in running if p.returncode is not None), None)
     finally:
         _stop([process for _, process in running], told, grace_s)

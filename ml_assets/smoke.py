@@ -8,7 +8,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
+
+from ml_assets.changes import now
 
 _TIMEOUT_S = 20
 
@@ -37,7 +40,7 @@ _QUESTION = """
   assetNodes(group: {groupName: "%(group)s", repositoryName: "__repository__",
                      repositoryLocationName: "ml_assets"}) {
     assetKey { path }
-    assetMaterializations(limit: 1) { partition }
+    assetPartitionStatuses { ... on TimePartitionStatuses { ranges { endKey status } } }
   }
 }
 """
@@ -93,7 +96,9 @@ def ask(url: str, query: str, variables: Mapping[str, Any] | None = None) -> dic
 
 
 def smoke(url: str, group: str = "claims", *, expect_schedules: bool = True) -> list[Line]:
-    """Look at the code location, the daemon, schedules and sensors, and the last predictions.
+    """Look at the code location, the daemon, schedules and sensors, and the newest predictions.
+
+    Which day is yesterday, the clock and time zone of this machine say.
 
     Args:
         url: The webserver's address.
@@ -123,7 +128,7 @@ def smoke(url: str, group: str = "claims", *, expect_schedules: bool = True) -> 
     lines.append(_daemon(data["instance"]["daemonHealth"]["allDaemonStatuses"]))
     for kind, expected in (("schedule", expect_schedules), ("sensor", expect_schedules)):
         lines.append(_instigators(kind, repositories, expected))
-    lines.append(_predictions(data["assetNodes"]))
+    lines.append(_predictions(data["assetNodes"], now().astimezone().date()))
     return lines
 
 
@@ -144,11 +149,16 @@ def _instigators(kind: str, repositories: list[dict[str, Any]], expected: bool) 
     return Line("pass", f"{kind}s", f"{len(found)} running" if found else "none, as configured")
 
 
-def _predictions(nodes: list[dict[str, Any]]) -> Line:
+def _predictions(nodes: list[dict[str, Any]], today: date) -> Line:
     for node in nodes:
         if node["assetKey"]["path"][-1] == "predictions":
-            made = node["assetMaterializations"]
-            if made:
-                return Line("pass", "predictions", f"last written for {made[0]['partition']}")
-            return Line("warn", "predictions", "none yet: train a model, then score a day")
+            ranges = node["assetPartitionStatuses"].get("ranges", [])
+            days = [each["endKey"] for each in ranges if each["status"] == "MATERIALIZED"]
+            if not days:
+                return Line("warn", "predictions", "none yet: train a model, then score a day")
+            newest, yesterday = max(days), (today - timedelta(days=1)).isoformat()
+            if newest < yesterday:
+                late = f"newest is {newest}, and {yesterday} is missing: look at the check "
+                return Line("warn", "predictions", f"{late}predictions_on_time, and at failed runs")
+            return Line("pass", "predictions", f"newest is {newest}")
     return Line("fail", "predictions", "the asset is not there: is this ml_assets?")

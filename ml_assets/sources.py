@@ -7,19 +7,23 @@ the state of every day, and what a day looks like now. How each is read belongs 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 
 from ml_assets.environment import Environment
 from ml_assets.partitions import day_end, day_start
 from ml_assets.resources.lake import Lake
-from ml_assets.resources.landing import Landing, Taken
+from ml_assets.resources.landing import File, Landing, Taken
+from ml_assets.resources.ledger import ledger_of, read_files
 from ml_assets.resources.warehouse import Extract, Warehouse
 from ml_assets.use_case import DAY, UseCase
 
 # Rows before the start date, or of the future, are nobody's: they are counted, and told.
 _EVER = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+REJECTIONS_DAYS = 7  # how long a rejected file is news
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,22 @@ def take_files(
         now=now,
         budget_seconds=budget_seconds,
     )
+
+
+def rejections(source: Source, use_case: UseCase, now: datetime) -> list[File]:
+    """Files rejected in the last days, newest first; none if rows do not come in files.
+
+    A file is no longer among them once another of its name was taken.
+
+    Raises:
+        LakeError: The ledger cannot be read.
+    """
+    if not source.lands:
+        return []
+    newest = ledger_of(read_files(source.lake, ledger(use_case))).newest.values()
+    since = now - timedelta(days=REJECTIONS_DAYS)
+    found = [file for file in newest if file.outcome == "rejected" and file.taken_at >= since]
+    return sorted(found, key=lambda file: file.number, reverse=True)
 
 
 def extract(source: Source, use_case: UseCase, days: Sequence[str]) -> Extract:

@@ -1,7 +1,9 @@
 """`ml-assets status`: where every use case stands, gathered from source, tables and Dagster."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import dagster as dg
 
@@ -12,6 +14,9 @@ from ml_assets.environment import Environment
 from ml_assets.failures import cause, check_failure
 from ml_assets.partitions import daily
 from ml_assets.resources.lake import Lake
+from ml_assets.resources.landing import File, LandingError, LandingUnavailable
+from ml_assets.resources.warehouse import WarehouseError, WarehouseUnavailable
+from ml_assets.sources import rejections
 from ml_assets.state import LINEAGE, StageState, stage_state
 from ml_assets.use_case import UseCase
 
@@ -25,6 +30,8 @@ class UseCaseStatus:
         stages: The days of each asset.
         champion: Who serves, and since when, as a sentence.
         changed: Days whose source changed and is not extracted yet.
+        unknown: Why that cannot be told, the source being out of reach; empty if it can.
+        rejected: Files that were rejected lately, newest first.
         outside: What is to be said of rows that no partition reads; empty if there are none.
         last_run: The newest run, as a sentence.
         last_failure: The newest failure and its cause, if an asset has failed days.
@@ -34,6 +41,8 @@ class UseCaseStatus:
     stages: dict[str, StageState]
     champion: str
     changed: list[str]
+    unknown: str
+    rejected: list[File]
     outside: str
     last_run: str
     last_failure: str | None
@@ -44,17 +53,15 @@ def platform_status(
 ) -> list[UseCaseStatus]:
     """The status of every use case.
 
+    It is told where the source cannot be read, too: only what changed there is unknown then.
+
     Raises:
-        WarehouseError, WarehouseUnavailable, LandingError, LandingUnavailable: The source cannot
-            be read.
+        LakeError: The tables cannot be read.
     """
     doors = resources(environment)
     found = []
     for use_case in USE_CASES:
-        days, outside = source_days(use_case, environment, doors["source"], now)
-        changed = sorted(
-            changed_days(days, extracted_fingerprints(use_case, doors["lake"], environment, now))
-        )
+        changed, outside, unknown = _source(use_case, environment, doors, now)
         partitions_def = daily(use_case, environment.time_zone)
         stages = {
             stage: stage_state(instance, use_case, stage, changed, partitions_def)
@@ -67,12 +74,26 @@ def platform_status(
                 stages=stages,
                 champion=_champion(use_case, doors["lake"]),
                 changed=changed,
+                unknown=unknown,
+                rejected=rejections(doors["source"], use_case, now),
                 outside=outside_note(use_case, outside),
                 last_run=_last_run(instance),
                 last_failure=_last_failure(instance) if any_failed else None,
             )
         )
     return found
+
+
+def _source(
+    use_case: UseCase, environment: Environment, doors: Mapping[str, Any], now: datetime
+) -> tuple[list[str], dict[str, str], str]:
+    """The days that changed, those outside of all days, and why neither is known."""
+    try:
+        days, outside = source_days(use_case, environment, doors["source"], now)
+    except (WarehouseError, WarehouseUnavailable, LandingError, LandingUnavailable) as error:
+        return [], {}, str(error)
+    extracted = extracted_fingerprints(use_case, doors["lake"], environment, now)
+    return sorted(changed_days(days, extracted)), outside, ""
 
 
 def _champion(use_case: UseCase, lake: Lake) -> str:

@@ -5,10 +5,10 @@ Which storage an environment has is decided in `ml_assets.environment`; how Dags
 """
 
 import contextlib
+import json
 import os
 import platform
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +20,15 @@ from ml_assets.environment import mask_url
 # Of `pg_advisory_lock`, which is one namespace per database: "ml_assets" in ASCII, cut to 62 bits.
 _LOCK = int.from_bytes(b"mlassets", "big") >> 2
 _WATCH_SECONDS = 5.0
+# By these the server, too, notices that the network is gone, and lets the lock of a daemon go that
+# nobody can reach. `tcp_user_timeout` (since version 12) is for an answer that is under way then.
+_SERVER_SIDE = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+_taken: list[Exception] = []  # why this process must not serve any longer
 _STAMP = "ml_assets_environment"
 
 
@@ -111,7 +120,7 @@ def serve_alone(url: str) -> "Watch":
     The lock is PostgreSQL's own (`pg_try_advisory_lock`), so that it ends with the process, and
     holds between machines. When the server restarts, the lock is taken again; if another process
     was faster, this one is told to stop (SIGTERM), for two daemons would both start the runs of
-    each schedule.
+    each schedule; `require_lock` says so at its end.
 
     Raises:
         AlreadyServed: Another process does.
@@ -121,6 +130,17 @@ def serve_alone(url: str) -> "Watch":
     watch = Watch(url, connection)
     threading.Thread(target=watch.run, name="sole daemon", daemon=True).start()
     return watch
+
+
+def require_lock() -> None:
+    """Tell, at the end of a process that served, whether it ended because it lost the lock.
+
+    Raises:
+        AlreadyServed: Another process has it.
+        StorageError: The storage refuses us.
+    """
+    if _taken:
+        raise _taken[0]
 
 
 class Watch:
@@ -139,7 +159,7 @@ class Watch:
                 try:
                     self._connection = _locked(self._url)
                 except (AlreadyServed, StorageError) as error:
-                    print(f"Error: {error}", file=sys.stderr)
+                    _taken.append(error)
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
 
@@ -160,13 +180,24 @@ class Watch:
 
 
 def _locked(url: str) -> Any:
+    import psycopg2
+
     connection = _connect(url, f"ml-assets daemon on {platform.node()}, process {os.getpid()}")
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))
-        if cursor.fetchone()[0]:
-            return connection
-        other = _holder(cursor) or "a process that has just ended; try again"
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config(name, %s::json ->> name, false) FROM pg_settings "
+                "WHERE name IN (SELECT json_object_keys(%s::json))",
+                (json.dumps(_SERVER_SIDE),) * 2,
+            )
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))
+            if cursor.fetchone()[0]:
+                return connection
+            other = _holder(cursor) or "a process that has just ended; try again"
+    except psycopg2.Error as error:
+        connection.close()
+        raise StorageUnavailable(_lost(url, error)) from None
     connection.close()
     raise AlreadyServed(
         f"another daemon already serves the instance in {mask_url(url)}: {other}. Two would both "

@@ -1,6 +1,7 @@
 """The sensor: what really happens in runs becomes alerts, once each, without values or secrets."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -149,18 +150,58 @@ def test_a_check_that_holds_a_day_back_is_told_as_that_without_its_values(
     assert "for example" not in everything
 
 
-def test_a_warning_is_told_as_a_warning_and_ends_with_a_good_day(alerted: Alerted) -> None:
+def test_a_range_with_a_bad_day_blames_that_day_alone(alerted: Alerted) -> None:
+    platform = alerted.platform
+    first, bad, few = DAY, "2026-01-06", "2026-01-07"
+    platform.arrive(first, "2026-01-08")
+    good: list[pd.DataFrame] = []
+
+    def spoil_and_keep(rows: pd.DataFrame) -> pd.DataFrame:
+        good.append(rows)
+        return spoil(rows)
+
+    platform.replace_day(first, spoil_and_keep)
+    with pytest.raises(RunFailed):
+        platform.run("ingestion", first)
+    alerted.tick()
+    platform.replace_day(first, lambda _: good[0])
+    platform.replace_day(bad, spoil_and_keep)
+    platform.replace_day(few, lambda rows: rows.head(9))
+    with pytest.raises(RunFailed):
+        platform.run("ingestion", first, "2026-01-08")
+
+    told = {each.title for each in alerted.tick()}
+    platform.replace_day(bad, lambda _: good[1])
+    platform.run("ingestion", first, "2026-01-08")
+    mended = {each.title for each in alerted.tick()}
+
+    assert told == {
+        f"claims/raw: bad_share_within_limit is well again for {first}",
+        f"claims/raw: bad_share_within_limit fails for {bad}",
+        f"claims/extraction: volume_as_expected fails for {few}",
+    }
+    assert mended == {f"claims/raw: bad_share_within_limit is well again for {bad}"}
+
+
+def test_a_warning_is_told_as_a_warning_and_ends_with_a_good_day_that_is_over(
+    alerted: Alerted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     platform = alerted.platform
     platform.arrive("2026-01-05", "2026-01-06")
     platform.replace_day(DAY, lambda rows: rows.head(9))
+    monkeypatch.setattr(time, "time", datetime(2026, 1, 6, 12, tzinfo=UTC).timestamp)
     platform.run("ingestion", DAY)
 
     (few,) = alerted.tick()
+    platform.run("ingestion", "2026-01-06")
+    not_over = alerted.tick()
+    monkeypatch.setattr(time, "time", datetime(2026, 1, 7, 12, tzinfo=UTC).timestamp)
     platform.run("ingestion", "2026-01-06")
     (well,) = alerted.tick()
 
     assert (few.level, few.days) == ("warning", (DAY,))
     assert few.title == f"claims/extraction: volume_as_expected fails for {DAY}"
+    assert not_over == [], "that day was not judged"
     assert well.title == f"claims/extraction: volume_as_expected is well again for {DAY}"
 
 
@@ -221,7 +262,7 @@ def test_a_night_without_daemon_is_read_in_one_look_and_once(
     # The records have settled: the cursor is a single number again.
     later = datetime.now(UTC) + timedelta(hours=1)
     cursor = Cursor.model_validate_json(str(alerted.cursor))
-    events, settled = read_events(platform.instance, platform.lake, [], cursor, later)
+    events, settled = read_events(platform.instance, platform.lake, [], [], cursor, later)
     assert events == []
     assert settled.runs["PIPELINE_FAILURE"].seen == ()
 
@@ -243,6 +284,14 @@ def test_a_sensor_that_cannot_read_is_told_after_three_ticks_and_when_it_reads_a
     assert failing.cause == "the warehouse postgresql://ml:***@host/db cannot be reached."
     assert failing.remedy == "See that it runs."
     assert well.title == "sensor claims_new_data is well again"
+
+
+def test_a_sensor_that_was_removed_is_nobodys_concern(alerted: Alerted, tmp_path: Path) -> None:
+    alerted.platform.instance = instance = dg.DagsterInstance.local_temp(str(tmp_path))
+    for number in range(4):
+        record_tick(instance, "claims_of_last_year", "FAILURE", number)
+
+    assert alerted.tick() == []
 
 
 def record_tick(instance: dg.DagsterInstance, name: str, status: str, number: int) -> None:

@@ -1,5 +1,6 @@
 """What is told: each trouble once, its end, news, and never more than so many an hour."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -113,6 +114,23 @@ def test_a_later_day_ends_a_warning_but_not_an_error() -> None:
 
     assert [each.days for each in ended.alerts] == [("2026-01-05",)]
     assert list(ended.memory.open) == ["check:b"]
+
+
+def test_what_is_about_the_newest_day_alone_ends_by_a_later_one_even_an_error() -> None:
+    memory = after(1, event("trouble", "2026-01-05"), event("trouble", "2026-01-07")).memory
+    well = replace(event("well", "2026-01-06", minutes=8), and_before=True)
+
+    ended = after(9, well, memory=memory)
+
+    assert [each.days for each in ended.alerts] == [("2026-01-05",)]
+    assert list(ended.memory.open["run:claims/raw"]) == ["2026-01-07"]
+
+
+def test_a_good_day_of_the_same_run_does_not_end_a_warning_that_goes_on() -> None:
+    memory = after(1, event("trouble", "2026-01-04", "2026-01-05", level="warning")).memory
+    well = replace(event("well", "2026-01-06", minutes=8), still=("2026-01-05",))
+
+    assert [each.days for each in after(9, well, memory=memory).alerts] == [("2026-01-04",)]
 
 
 def test_what_has_no_day_has_its_end_too() -> None:

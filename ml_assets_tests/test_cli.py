@@ -66,7 +66,53 @@ def test_status_before_anything_says_what_to_do() -> None:
     result = call("status")
 
     assert result.exit_code == 1
-    assert "Run `ml-assets demo`" in result.output
+    assert "Set ML_ASSETS_HOME (or --home) or ML_ASSETS_ENV if it lies elsewhere" in result.output
+    assert "for a first look run `ml-assets demo`" in result.output
+
+
+def test_status_is_told_while_the_warehouse_is_down(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".ml_assets" / "dagster").mkdir(parents=True)
+    monkeypatch.setenv("ML_ASSETS_WAREHOUSE_URL", "postgresql://ml:hunter2@127.0.0.1:1/claims")
+
+    result = call("status")
+
+    assert result.exit_code == 0, result.output
+    assert "features" in result.output
+    assert "Champion: none yet" in result.output
+    (changed,) = [line for line in result.output.splitlines() if "not yet read: " in line]
+    where = "unknown: the warehouse postgresql://ml:***@127.0.0.1:1/claims cannot be reached: "
+    assert where in changed
+    assert "\\t" not in changed  # libpq breaks its lines by tabs
+    assert "hunter2" not in result.output
+
+
+def test_a_day_without_rows_is_told_with_the_files_that_wait(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "landing").mkdir()
+    (tmp_path / "landing" / "late.csv.part").write_text("")
+    monkeypatch.setenv("ML_ASSETS_SOURCE", "landing")
+    monkeypatch.setenv("ML_ASSETS_LANDING_URL", str(tmp_path / "landing"))
+
+    result = call("run", "ingestion", "--day", "2026-01-05")
+
+    assert result.exit_code == 0, result.output
+    told = "The source holds no rows of 1: 2026-01-05; 1 file is left: late.csv.part: under way"
+    assert told in result.output
+
+
+def test_monitoring_ends_with_its_findings_and_its_page(tmp_path: Path) -> None:
+    result = call("run", "monitoring", "--day", "2026-01-05", "--to", "2026-01-06")
+
+    assert result.exit_code == 0, result.output
+    last = result.output.splitlines()[-1]
+    page = tmp_path / ".ml_assets" / "reports" / "claims" / "monitoring_2026-01-06.html"
+    assert last.startswith("2026-01-06: ")
+    assert "3 no rows" in last
+    assert last.endswith(f"Page: {page}")
+    assert page.exists()
 
 
 def test_simulate_before_the_demo_says_what_to_do() -> None:

@@ -12,7 +12,7 @@ from ml_assets.alerts import Event
 from ml_assets.cli import app
 from ml_assets.cli_common import console
 from ml_assets.environment import InvalidEnvironment, load_environment, masked
-from ml_assets.resources.notifications import targets
+from ml_assets.resources.notifications import Message, send, targets
 from ml_assets_tests.receivers import (
     free_port,
     http_receiver,
@@ -22,6 +22,7 @@ from ml_assets_tests.receivers import (
 )
 
 SECRET = "hunter2222"
+SLACK = "T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,7 @@ def test_each_target_that_failed_is_told_with_its_reason_and_no_secret(tmp_path:
         code, output = alerts(tmp_path, "test", urls=urls)
 
     assert code == 1
-    assert f"failed JSON json://ops:****@127.0.0.1:{down}" in output
+    assert f"failed JSON json://127.0.0.1:{down}: A Connection error" in output
     assert "Connection error" in output
     assert output.count("sent") == 1
     assert "target 3 (slack) is refused" in output
@@ -88,7 +89,7 @@ def test_what_waits_for_a_target_that_is_down_is_listed(tmp_path: Path) -> None:
     assert "2026-01-06 06:15 error x failed" in output
     assert "it is [red]" in output
     assert "2026-01-06 06:15:30" in output, "when it is tried again"
-    assert "ops:****@" in output
+    assert url.replace(f"ops:{SECRET}@", "") in output
     assert SECRET not in output
 
 
@@ -116,9 +117,35 @@ def test_targets_come_from_the_variable_alone_and_are_masked(tmp_path: Path) -> 
     assert masked(environment)["alerts"]["urls"] == "***"
 
 
+def test_a_target_is_shown_by_scheme_and_host_and_told_apart_from_its_like() -> None:
+    hook = f"jsons://hooks.example.com/services/T000/{SECRET}?+X-Auth={SECRET}"
+    urls = f"{hook}, {hook}2, form://ops:{SECRET}@h:81/{SECRET}, slack://{SLACK}, ntfy://{SECRET}"
+
+    names = [each.name for each in targets(urls)[0]]
+
+    assert SECRET not in str(names)
+    assert names[0] != names[1]
+    assert all(
+        re.fullmatch(r"JSON jsons://hooks\.example\.com \(\w{6}\)", name) for name in names[:2]
+    )
+    assert names[2:] == ["Form form://h:81", "Slack slack://", "ntfy ntfys://"]
+
+
+def test_the_reason_of_a_failure_quotes_nothing_of_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **names: object) -> None:
+        raise ConnectionError(f"HTTPConnectionPool(host='h.net'): url: /T000/{SECRET}?x={SECRET}")
+
+    monkeypatch.setattr("apprise.Apprise.notify", refuse)
+    (target,), _ = targets(f"jsons://h.net/T000/{SECRET}?x={SECRET}")
+
+    reason = send(target, Message("title", "body", "info"))
+
+    assert reason == "ConnectionError: HTTPConnectionPool(host='h.net'): url: ***"
+
+
 def test_the_urls_of_the_documentation_are_ones_that_apprise_takes() -> None:
     page = (Path(__file__).parents[1] / "docs" / "alerts.md").read_text(encoding="utf-8")
-    examples = re.findall(r"^\|[^|]+\| `([a-z]+://[^`]+)` \|$", page, re.MULTILINE)
+    examples = re.findall(r"^\|[^|]+\|.* `([a-z]+://[^`]+)` \|$", page, re.MULTILINE)
 
     good, bad = targets(" ".join(examples))
 

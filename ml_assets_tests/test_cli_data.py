@@ -98,6 +98,21 @@ def test_versions_that_were_cleaned_up_are_marked(lake: Lake) -> None:
     ]
 
 
+@pytest.mark.parametrize("command", [["list"], ["log", TABLE]])
+def test_names_and_days_are_whole_in_a_narrow_window(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    lake.write(TABLE, rows(MONDAY, TUESDAY), MONDAY, TUESDAY, note={"cause": "a long cause " * 5})
+    monkeypatch.setattr(console, "width", 80)
+
+    told = call(*command).output
+
+    key = TABLE if command == ["list"] else f"{MONDAY} … {TUESDAY}"
+    assert key in told
+    assert MONDAY in told
+    assert TUESDAY in told
+
+
 def test_what_a_note_holds_is_text_not_markup(lake: Lake) -> None:
     lake.write(TABLE, rows(MONDAY), MONDAY, MONDAY, note={"cause": "[red]x[/red]"})
 

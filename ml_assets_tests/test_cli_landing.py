@@ -19,6 +19,10 @@ def no_environment_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("ML_ASSETS_SOURCE", "landing")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "width", 250)
+    # What commands announce to child processes is gone after each test.
+    for variable in ("DAGSTER_HOME", "ML_ASSETS_HOME", "ML_ASSETS_ENV"):
+        monkeypatch.setenv(variable, "")
+        monkeypatch.delenv(variable)
 
 
 @pytest.fixture
@@ -120,12 +124,48 @@ def test_a_folder_that_cannot_be_used_is_told_without_a_traceback(
     assert "Traceback" not in told.output
 
 
-@pytest.mark.parametrize("command", ["list", "take"])
-def test_a_folder_in_which_nothing_ran_is_refused(command: str, tmp_path: Path) -> None:
-    told = CliRunner().invoke(app, ["landing", command, "--home", str(tmp_path / "none")])
+def test_a_folder_in_which_nothing_ran_is_begun_by_take_alone(home: Path) -> None:
+    put(home, "a.csv", HEADER + "a,2026-03-05T10:00:00Z,\n")
+    none = home.parent / "none"
 
-    assert told.exit_code == 1
-    assert "there is nothing in" in told.output
+    listed, taken = call(none, "list"), call(none, "take")
+
+    assert listed.exit_code == 1
+    assert "there is nothing in" in listed.output
+    assert "run `ml-assets landing take`" in listed.output
+    assert taken.exit_code == 0, taken.output
+    assert "taken: a.csv: 1 rows of 2026-03-05" in taken.output
+    assert (none / "dagster" / "dagster.yaml").exists()
+
+
+def test_status_tells_of_rejected_files_until_they_are_mended(home: Path) -> None:
+    def status() -> str:
+        told = CliRunner().invoke(app, ["status", "--home", str(home)])
+        assert told.exit_code == 0, told.output
+        return told.output
+
+    put(home, "a.csv", "")
+    call(home, "take")
+    broken = status()
+    put(home, "a.csv", HEADER + "a,2026-03-05T10:00:00Z,\n")
+    call(home, "take")
+
+    assert "Rejected files: 1, newest a.csv (ml-assets landing list)" in broken
+    assert "Rejected files" not in status()
+
+
+def test_the_names_of_files_are_not_cut_in_a_narrow_window(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "applications_of_the_north_2026-03-05.csv"
+    put(home, name, "")
+    call(home, "take")
+    monkeypatch.setattr(console, "width", 80)
+
+    told = call(home, "list").output
+
+    cells = [line.split("│")[2].strip() for line in told.splitlines() if line.startswith("│")]
+    assert "".join(cells) == name
 
 
 @pytest.mark.parametrize("command", ["list", "take"])

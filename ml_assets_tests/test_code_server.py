@@ -1,6 +1,8 @@
 """Runs that died with their code server are closed: on real records, with a real process."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import dagster as dg
 import pytest
 
 from ml_assets import code_server
-from ml_assets.code_server import alone, close_lost_runs, underway, watch
+from ml_assets.code_server import alone, at_work, close_lost_runs, underway, watch
 from ml_assets.storage import AlreadyServed
 
 STARTED = dg.DagsterRunStatus.STARTED
@@ -86,6 +88,61 @@ def test_a_run_that_ended_meanwhile_is_left_alone(instance: dg.DagsterInstance) 
     assert close_lost_runs(instance, [ended, lost, "deleted"]) == [lost]
     assert status(instance, ended) == dg.DagsterRunStatus.SUCCESS
     assert status(instance, lost) == FAILURE
+
+
+def test_a_run_that_was_being_cancelled_is_canceled_and_so_not_tried_again(
+    instance: dg.DagsterInstance,
+) -> None:
+    canceling = a_run(instance, 4000, dg.DagsterRunStatus.CANCELING)
+
+    assert close_lost_runs(instance, [canceling]) == [canceling]
+    assert status(instance, canceling) == dg.DagsterRunStatus.CANCELED
+
+
+def test_a_server_that_is_stopped_waits_for_runs_that_live(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = a_run(instance, 4000)
+    works = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    says_its_process(instance, run_id, works.pid)
+
+    assert at_work(instance, 4000)
+    assert not at_work(instance, 4001)
+    works.kill()
+    works.wait()
+    assert not at_work(instance, 4000), "its process is gone"
+    monkeypatch.setattr(instance, "get_runs", lambda *_: (_ for _ in ()).throw(OSError("away")))
+    assert not at_work(instance, 4000)
+
+
+@pytest.mark.slow
+def test_a_code_server_that_is_told_to_stop_ends_after_its_runs(tmp_path: Path) -> None:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    server = subprocess.Popen(
+        [str(Path(sys.executable).parent / "ml-assets"), "code-server", "--port", str(port)],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "ML_ASSETS_ENV": "dev", "ML_ASSETS_HOME": str(tmp_path)},
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while not code_server._answers(port):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+            run_id = a_run(instance, port)
+            says_its_process(instance, run_id, server.pid)  # one of its session that lives
+            server.terminate()
+            time.sleep(2)
+            assert code_server._answers(port)
+            instance.report_run_canceled(instance.get_run_by_id(run_id))
+            assert server.wait(timeout=60) == 0
+    finally:
+        for process in code_server.session(server.pid):
+            os.kill(process, signal.SIGKILL)
+        server.wait()
 
 
 def watched(

@@ -109,6 +109,7 @@ def test_the_ui_shows_the_graph_with_the_history_of_the_demo(port: int) -> None:
         "claims_tuning",
         "claims_training",
         "claims_scoring",
+        "claims_monitoring",
     }
     assert {run["status"] for run in runs} == {"SUCCESS"}
 

@@ -99,7 +99,10 @@ def test_a_version_that_was_cleaned_up_is_told(lake: Lake) -> None:
 
 
 def test_an_unknown_version_is_told_with_the_newest(lake: Lake) -> None:
-    with pytest.raises(LakeError, match=r"at version 9 .*newest version is 2"):
+    with pytest.raises(
+        LakeError,
+        match=r"at version 9 cannot be opened: there is no such version\. .*newest version is 2$",
+    ):
         ml_assets.load(TABLE, version=9)
 
 

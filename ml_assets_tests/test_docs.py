@@ -37,13 +37,14 @@ TODAY_IN_DOCS = date(2026, 11, 24)
 NOT_RUN = {
     r"^export PATH=": "the tests set it",
     # What follows in its block is run on the embedded stores instead.
-    r"^export ML_ASSETS_": "names a server or a store that is not here",
+    r"^export (ML_ASSETS|MLFLOW)_": "names a server or a store that is not here",
     r"^make demo\b": "the home of these tests is made by its command",
     r"^make\b": "installs, tests, builds or serves this very repository; CI runs them",
     r"^ml-assets (ui|daemon|code-server)\b": "a server; test_servers.py and make stack start them",
     r"^ml-assets landing\b": "needs files that landed: test_cli_landing.py runs it",
     r"^ml-assets smoke\b": "asks a running webserver; make stack has one",
     r"^(docker|helm|kubectl)\b": "needs a container engine",
+    r"^\w+_PASSWORD=.* psql ": "needs a server",
     r"^(psql|createdb|pg_\w+|sudo|systemctl|curl|nginx|htpasswd|openssl)\b": "needs a server",
     r"^python benchmarks/": "takes minutes: their tables name machine and day",
     r"^MLFLOW_TRACKING_URI=|^mlflow |^serve/bin|^python -m venv serve": (

@@ -7,7 +7,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from ml_assets.cli import app
 from ml_assets.doctor import CHECKS, Line, examine, is_well
 from ml_assets.environment import Environment, load_environment
 from ml_assets.home import prepare_home, serve_alone
+from ml_assets.sources import take_files
+from ml_assets.use_cases.claims.use_case import CLAIMS
 from ml_assets_tests.conftest import Platform, small_environment
 from ml_assets_tests.faults.test_outages import disk, fill, read_only
 from ml_assets_tests.postgres import NoPostgres, Postgres, run_sql, running_postgres
@@ -277,6 +279,23 @@ def test_the_landing_folder_must_be_there_and_open(environment: Environment) -> 
     assert (absent.state, there.state, closed.state) == ("fail", "pass", "fail")
     assert list(folder.iterdir()) == []
     assert look(environment, "landing").state == "skip"
+
+
+def test_files_rejected_lately_are_a_warning(environment: Environment) -> None:
+    settings = {"source": "landing"}
+    landing = changed(environment.model_copy(update=settings), landing={"complete": "renamed"})
+    folder = Path(landing.landing.url)
+    folder.mkdir(parents=True)
+    (folder / "broken.csv").write_text("")
+
+    def at(days: int) -> Line:
+        (line,) = examine(landing, NOW + timedelta(days=days), only=["landing"])
+        return line
+
+    take_files(resources(landing)["source"], CLAIMS, NOW, budget_seconds=60)
+
+    assert (at(1).state, at(8).state) == ("warn", "pass")
+    assert "files rejected in the last 7 days: 1, newest broken.csv" in at(1).told
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,17 @@
 """Yesterday's predictions by seven: red when nothing ran, whatever old day is scored."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 import dagster as dg
+import pandas as pd
 import pytest
 
 from ml_assets_tests.conftest import Platform
+from ml_assets_tests.test_alert_sensor import Alerted
 from ml_assets_tests.test_schedules import tick
 
 LONDON = ZoneInfo("Europe/London")
@@ -57,6 +62,97 @@ def test_it_turns_red_when_nothing_ran_and_green_only_by_the_day_that_is_due(
     trained.run("scoring", DUE)
     assert newest(trained).passed
     assert newest(trained).metadata["day"].value == DUE
+
+
+@contextmanager
+def source_down(platform: Platform) -> Iterator[None]:
+    file = platform.environment.home / "warehouse.duckdb"
+    whole = file.read_bytes()
+    file.write_bytes(b"not a database")
+    yield
+    file.write_bytes(whole)
+
+
+def test_a_day_of_which_the_morning_alone_was_scored_is_red_and_told_until_it_is_whole(
+    trained: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day, old = "2026-01-15", "2026-01-08"
+    alerted = Alerted(trained, [])
+    whole: list[pd.DataFrame] = []
+
+    def clock(instant: str) -> None:
+        local = datetime.fromisoformat(instant).replace(tzinfo=LONDON)
+        monkeypatch.setattr(time, "time", local.timestamp)
+
+    def told() -> list[tuple[str, tuple[str, ...]]]:
+        found = alerted.tick()
+        return [(each.kind, each.days) for each in found if "on_time" in each.title]
+
+    def morning(rows: pd.DataFrame) -> pd.DataFrame:
+        whole.append(rows)
+        return rows.head(100)
+
+    trained.replace_day(day, morning)
+    clock("2026-01-15T12:00")
+    trained.run("scoring", day)
+    told()
+
+    clock("2026-01-16T06:59")
+    assert look(trained).metadata["day"].value == "2026-01-14", "it has until seven"
+    told()
+    clock("2026-01-16T07:05")
+    with source_down(trained):
+        unknown = look(trained)
+    assert not unknown.passed
+    assert "is not known" in (unknown.description or "")
+    assert "the source cannot be read" in (unknown.description or "")
+
+    trained.replace_day(day, lambda _: whole[0])
+    trained.run("scoring", old)
+    half = newest(trained)
+    assert not half.passed
+    late = len(whole[0]) - 100
+    assert (half.description or "").startswith(
+        f"100 predictions of {day} are there, but {late} are missing, and were due by 07:00 the "
+        f"morning after: {late} in the source but not read yet. Look at"
+    )
+    assert half.metadata["failing_days"].value == [day]
+    assert told() == [("trouble", (day,))], "whichever day was scored"
+
+    trained.run("ingestion", day)
+    assert f"{late} in features but not scored" in (look(trained).description or "")
+    trained.run("scoring", day)
+    assert newest(trained).passed
+    # The 14th, which was due at 06:59, is nobody's concern any more.
+    assert told() == [("well", ("2026-01-14", day))]
+
+    # A correction that is yet to be read is not late; nor is a source that is down by then.
+    trained.replace_day(day, lambda rows: rows.assign(income=rows["income"] + 1))
+    assert look(trained).passed
+    with source_down(trained):
+        assert look(trained).passed
+    assert "the source cannot be read" in (newest(trained).description or "")
+    assert told() == []
+
+
+def test_each_day_that_is_late_is_told_and_ends_with_a_later_one_that_is_well(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.arrive("2026-01-05", "2026-01-06")
+    alerted = Alerted(platform, [])
+    told = []
+
+    for morning in ("2026-01-06", "2026-01-07", "2026-01-07", "2026-01-11"):
+        at(monkeypatch, morning, "07:05")
+        look(platform)
+        told.append([(each.kind, each.level, each.days) for each in alerted.tick()])
+
+    assert told == [
+        [("trouble", "error", ("2026-01-05",))],
+        [("trouble", "error", ("2026-01-06",))],
+        [],
+        [("well", "error", ("2026-01-05", "2026-01-06"))],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -115,11 +211,10 @@ def test_a_source_that_is_down_is_no_excuse(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     platform.arrive("2026-01-05", "2026-01-06")
-    file = platform.environment.home / "warehouse.duckdb"
-    file.write_bytes(b"not a database")
     at(monkeypatch, "2026-01-07", "07:05")
 
-    found = look(platform)
+    with source_down(platform):
+        found = look(platform)
 
     assert not found.passed
     assert "the source cannot be read" in (found.description or "")

@@ -18,7 +18,7 @@ from ml_assets_tests.test_demo import ml_assets, tables
 pytestmark = pytest.mark.slow
 
 SEED = 20261123
-KILLS = 6
+KILLS = 2
 
 
 @pytest.fixture(scope="module")

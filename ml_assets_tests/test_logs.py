@@ -125,6 +125,9 @@ def claims__raw(context):
     context.log.info(f"connects as postgresql://ml:{secret}@host/db")
     context.log.debug("too fine")
     logging.getLogger("lib").error("password=%s", secret)
+    failed = {"row": ["KeyError: 'Ann Smith'", {"api_key": "k3y", "n": 3}], "e": KeyError("Ann")}
+    logging.getLogger("ml_assets.x").warning("no column 'age'", extra={"failed": failed})
+    logging.getLogger("lib").warning("odd cell 'Ann Smith'", extra={"token": "k3y"})
     raise ValueError(f"could not convert string to float: 'Ann Smith', {secret}")
 
 @dg.job
@@ -137,6 +140,10 @@ try:
     raise RuntimeError(secret)
 except RuntimeError:
     logging.getLogger("lib").exception("it broke")
+try:
+    raise OSError("Key (application_id)=(A-12345), cell 'Ann Smith', Authorization: Bearer abcdef")
+except OSError:
+    logging.getLogger("ml_assets.x").exception("it broke as well")
 """
 
 
@@ -154,10 +161,22 @@ def test_secrets_and_values_are_blotted_out_of_messages_and_exceptions(tmp_path:
     assert failed["level"] == "error"
     assert failed["asset"] == "claims/raw"
     assert "could not convert string to float: …, ***" in failed["exception"]
+    assert re.search(r'File "[^"…]+", line \d+, in claims__raw', failed["exception"])
+    assert "k3y" not in output
+    (ours,) = [line for line in lines if line["event"] == "no column 'age'"]
+    assert ours["failed"] == {
+        "row": ["KeyError: …", {"api_key": "***", "n": 3}],
+        "e": "builtins.KeyError: …",
+    }
+    (of_library,) = [line for line in lines if line["event"] == "odd cell …"]
+    assert of_library["token"] == "***"
     (after,) = [line for line in lines if line["event"] == "after the run"]
     assert "run_id" not in after
     (broke,) = [line for line in lines if line["event"] == "it broke"]
     assert broke["exception"].endswith("RuntimeError: ***")
+    (broke,) = [line for line in lines if line["event"] == "it broke as well"]
+    assert broke["exception"].endswith("(application_id)=(…), cell …, Authorization: Bearer ***")
+    assert "A-12345" not in output
 
 
 def test_the_format_for_people_says_and_hides_the_same(tmp_path: Path) -> None:
@@ -171,5 +190,7 @@ def test_the_format_for_people_says_and_hides_the_same(tmp_path: Path) -> None:
         r"\[leak 2026-01-05 claims__raw \w{8}\]$",
         line,
     )
-    assert output.count("it broke") == 1
+    assert "A-12345" not in output
+    assert "OSError: Key (application_id)=(…), cell …, Authorization: Bearer ***" in output
+    assert output.count("it broke") == 2
     assert "too fine" not in output

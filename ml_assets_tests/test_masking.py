@@ -2,7 +2,15 @@
 
 import pytest
 
-from ml_assets.masking import secret_values, without_secrets, without_values
+from ml_assets.masking import (
+    fit,
+    fit_error,
+    secret_values,
+    secrets_of_url,
+    without_login,
+    without_secrets,
+    without_values,
+)
 
 ENVIRON = {
     "PGPASSWORD": "s3cr3t word",
@@ -32,6 +40,17 @@ def test_secrets_are_found_in_named_variables_and_in_urls_also_percent_decoded()
         ("he said s3cr3t word twice", "he said *** twice"),
         ("POST slack://tokenA/tokenB/tokenC failed", "POST *** failed"),
         ("nothing to hide", "nothing to hide"),
+        ("Authorization: Bearer eyJhbGciOi.x-y", "Authorization: Bearer ***"),
+        ("{'Authorization': 'Basic bWw6cGE1NQ=='}", "{'Authorization': 'Basic ***'}"),
+        ("refused bearer eyJhbGciOiJIUzI1NiJ9.e30", "refused bearer ***"),
+        ("Bearer authentication is wanted", "Bearer authentication is wanted"),
+        ("GET https://a.net/b?sv=1&sig=aB%2Fc= failed", "GET https://a.net/b?sv=1&sig=*** failed"),
+        (
+            "https://s3/b?X-Amz-Credential=AK%2F1&X-Amz-Signature=ab12&X-Amz-Date=2",
+            "https://s3/b?X-Amz-Credential=***&X-Amz-Signature=***&X-Amz-Date=2",
+        ),
+        ("?design=plain&page=2", "?design=plain&page=2"),
+        ("postgresql://ml@server:pa55@host/db", "postgresql://ml@server:***@host/db"),
     ],
 )
 def test_a_text_loses_its_secrets_and_nothing_else(text: str, expected: str) -> None:
@@ -59,3 +78,89 @@ def test_a_librarys_sentence_loses_every_quotation() -> None:
     told = without_values("could not convert string to float: 'Ann' at \"x\"", ours=False)
 
     assert told == "could not convert string to float: … at …"
+
+
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "DETAIL:  Key (application_id)=(A-12345) already exists.",
+            "DETAIL:  Key (application_id)=(…) already exists.",
+        ),
+        ("Key (a, b)=(x (y), Anna) is there", "Key (a, b)=(…) is there"),
+        ("Key (a)=(x\nAnna (M)) is there", "Key (a)=(…) is there"),
+        ("Failing row contains (A-12345, Anna Müller, 45).", "Failing row contains (…)."),
+        ("Failing row contains (A-12345, Anna Mü", "Failing row contains (…"),
+        (
+            "[SQL: INSERT INTO t VALUES (%s)]\n[parameters: ('A-123', 'Anna [M]')]\n(Background)",
+            "[SQL: INSERT INTO t VALUES (%s)]\n[parameters: …]\n(Background)",
+        ),
+        ("KeyError: 'Anna Müller'", "KeyError: …"),
+        ('time data "Anna Müller" doesn\'t match', "time data … doesn't match"),
+        ("unable to parse: Anna Müller, at position 3", "unable to parse: …"),
+    ],
+)
+def test_what_libraries_quote_of_rows_goes_whoever_tells_it(
+    text: str, expected: str, ours: bool
+) -> None:
+    assert without_values(text, ours=ours) == expected
+
+
+def test_an_apostrophe_within_a_word_hides_no_quotation_from_the_mask() -> None:
+    told = without_values("it can't read 'Anna' nor b'Bob' nor 'O'Hara'; it's odd", ours=False)
+
+    assert told == "it can't read … nor … nor …; it's odd"
+
+
+def test_what_is_fit_to_be_told_obeys_no_terminal() -> None:
+    assert fit("age holds 'Ann'\x1b[2J\nnext") == "age holds …\\u001b[2J\nnext"
+
+
+TOLD = """Traceback (most recent call last):
+  File "/app/ml_assets/x.py", line 12, in read
+    row = rows["Status"]
+          ~~~~^^^^^^^^^^
+KeyError: 'Anna Müller'
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "/app/ml_assets/y.py", line 3, in check
+ml_assets.core.contract.ContractError: no column 'age'.
+Rename 'Age'; for example age = '431'
+Stack Trace:
+  File "/app/z.py", line 9, in other
+    fail()
+pandas.errors.ParserError: cannot take 'Anna'
+    nor 'Bob'"""
+
+
+def test_an_error_keeps_its_frames_and_our_own_words() -> None:
+    told = fit_error(TOLD)
+
+    assert "Anna" not in told
+    assert "Bob" not in told
+    assert "431" not in told
+    for kept in (
+        '  File "/app/ml_assets/x.py", line 12, in read\n    row = rows["Status"]\n',
+        "KeyError: …\n",
+        "ml_assets.core.contract.ContractError: no column 'age'.\nRename 'Age'\nStack Trace:",
+        '  File "/app/z.py", line 9, in other\n    fail()\n',
+        "pandas.errors.ParserError: cannot take …\n    nor …",
+    ):
+        assert kept in told
+
+
+def test_of_a_webhook_everything_but_its_host_may_be_secret() -> None:
+    url = "jsons://ops:hunt@hooks.example.com/services/T000/S3CR%20T?+X-Auth=abcdef"
+    told = "hooks.example.com:443 refuses /services/T000/S3CR%20T?+X-Auth=abcdef, S3CR T, hunt"
+
+    shown = without_secrets(told, secrets_of_url(url))
+    assert shown == "hooks.example.com:443 refuses ***, ***, ***"
+    assert "tokenA" in secrets_of_url("slack://tokenA/tokenB/tokenC")
+
+
+def test_a_url_without_its_login_keeps_the_rest() -> None:
+    assert without_login("https://me:a@b/c@host:1/x") == "https://host:1/x"
+    assert without_login("https://host:1/x") == "https://host:1/x"

@@ -29,7 +29,8 @@ servers = [
     for n, program in enumerate(programs)
 ]
 try:
-    serve(servers, grace)
+    at_work = lambda: os.path.exists(os.path.join(folder, os.pardir, "work"))
+    serve(servers, grace, at_work=at_work, patience_s=float(os.environ.get("PATIENCE", 0)))
 except ServerEnded as error:
     print(error)
     sys.exit(error.code)
@@ -96,6 +97,28 @@ def test_a_signal_ends_every_server_and_its_children(tmp_path: Path, number: int
     assert all(map(runs, children))
 
     os.killpg(supervised.process.pid, number)
+
+    assert supervised.ended() == (0, "")
+    assert not any(map(runs, children))
+
+
+@pytest.mark.parametrize("end", ["done", "second signal", "patience"])
+def test_work_is_waited_for_before_the_servers_are_told_to_stop(
+    tmp_path: Path, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATIENCE", "1.5" if end == "patience" else "600")
+    work = tmp_path / "work"
+    work.touch()
+    supervised = Supervised(tmp_path, WAITS)
+    children = supervised.children(1)
+
+    os.kill(supervised.process.pid, signal.SIGTERM)
+    time.sleep(0.5)
+    assert all(map(runs, children))
+    if end == "done":
+        work.unlink()
+    elif end == "second signal":
+        os.kill(supervised.process.pid, signal.SIGTERM)
 
     assert supervised.ended() == (0, "")
     assert not any(map(runs, children))

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 
 from ml_assets.cli import app
 from ml_assets.smoke import SmokeError, smoke
+
+YESTERDAY = (date.today() - timedelta(days=1)).isoformat()
 
 GOOD: dict[str, Any] = {
     "version": "1.13.27",
@@ -42,7 +45,12 @@ GOOD: dict[str, Any] = {
     "assetNodes": [
         {
             "assetKey": {"path": ["claims", "predictions"]},
-            "assetMaterializations": [{"partition": "2026-01-05"}],
+            "assetPartitionStatuses": {
+                "ranges": [
+                    {"endKey": YESTERDAY, "status": "MATERIALIZED"},
+                    {"endKey": "2026-01-05", "status": "MATERIALIZED"},
+                ]
+            },
         }
     ],
 }
@@ -92,7 +100,7 @@ def test_a_sound_platform_passes(answers: Callable[[Any], str]) -> None:
     done = CliRunner().invoke(app, ["smoke", "--url", answers({"data": GOOD})])
 
     assert done.exit_code == 0, done.output
-    assert "predictions: last written for 2026-01-05" in done.output
+    assert f"predictions: newest is {YESTERDAY}" in done.output
     assert "fail" not in done.output
 
 
@@ -150,11 +158,23 @@ def test_an_environment_without_schedules_may_have_none(answers: Callable[[Any],
 
 def test_no_predictions_yet_is_no_failure(answers: Callable[[Any], str]) -> None:
     def new(data: dict[str, Any]) -> None:
-        data["assetNodes"][0]["assetMaterializations"] = []
+        data["assetNodes"][0]["assetPartitionStatuses"]["ranges"] = []
 
     states = {line.subject: line.state for line in smoke(answers(changed(new)))}
 
     assert states["predictions"] == "warn"
+
+
+def test_predictions_that_do_not_reach_yesterday_are_no_good_sign(
+    answers: Callable[[Any], str],
+) -> None:
+    def late(data: dict[str, Any]) -> None:
+        data["assetNodes"][0]["assetPartitionStatuses"]["ranges"][0]["status"] = "FAILED"
+
+    line = smoke(answers(changed(late)))[-1]
+
+    assert line.state == "warn"
+    assert f"newest is 2026-01-05, and {YESTERDAY} is missing" in line.found
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 import typer
 
+from ml_assets import storage
 from ml_assets.build import resources
 from ml_assets.cli_common import clear_errors
 from ml_assets.doctor import examine
@@ -200,6 +202,30 @@ def test_the_lock_survives_a_restart_of_the_server_and_ends_with_its_holder(
     wait_for(lambda: not look(url).holder, "end of the lock")
 
 
+def test_a_connection_that_is_cut_while_it_takes_the_lock_is_told_as_such(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = storage._connect
+
+    def cut(*arguments: str) -> Any:
+        connection = connect(*arguments)
+        run_sql(url, f"SELECT pg_terminate_backend({connection.info.backend_pid}, 5000)")
+        return connection
+
+    monkeypatch.setattr(storage, "_connect", cut)
+
+    with pytest.raises(StorageUnavailable, match="cannot be reached") as told:
+        serve_alone(url)
+    assert "right" not in str(told.value)
+
+
+def test_the_server_notices_that_the_holder_of_the_lock_cannot_be_reached(url: str) -> None:
+    connection = storage._locked(url)
+    with closing(connection), connection.cursor() as cursor:
+        cursor.execute("SELECT name, setting FROM pg_settings WHERE name LIKE 'tcp_%'")
+        assert dict(cursor.fetchall()) == storage._SERVER_SIDE
+
+
 @contextmanager
 def daemon(home: Path, url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     environ = {**os.environ, "ML_ASSETS_STORAGE_URL": url, "ML_ASSETS_HOME": str(home)}
@@ -242,6 +268,13 @@ def test_a_second_daemon_on_one_instance_is_refused(
         assert first.poll() is None
 
         if url:
+            # Another takes the lock while this one's connection is gone.
+            holder = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'ml-assets dae%'"
+            run_sql(url, f"SELECT pg_terminate_backend(({holder}), 5000)")
+            watch = serve_alone(url)
+            assert first.wait(timeout=PATIENCE_S) == 1
+            watch.end()
+            assert "another daemon already serves" in logs[0].read_text()
             return  # the rest takes half a minute, and is the same
 
         # One that was started without asking is found by watching.

@@ -84,7 +84,8 @@ def _pages(
 ) -> dict[str, dg.MetadataValue[str]]:
     """Links to the pages of the days, but for those that could not be written.
 
-    A full disk must not hide what was found: the table, on which the checks rest, comes first.
+    A full disk must not hide what was found: the table, on which the checks rest, is stored all
+    the same once this is done.
     """
     links = {}
     for day in sorted(set(frame["day"])):

@@ -6,7 +6,7 @@ checks and pages.
 
 An alarm needs all of: enough rows; an effect that matters, after what chance alone adds; a test
 that holds among all the tests of the day; and that on several of the last days, unless the effect
-is gross. `docs/monitoring.md` tells how often that cries wolf, and how late it is.
+is gross. `docs/monitoring-methods.md` tells how often that cries wolf, and how late it is.
 """
 
 import re

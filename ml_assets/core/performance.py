@@ -28,7 +28,8 @@ class Judged:
     """What to make of a realised figure beside what was promised.
 
     Attributes:
-        state: `ok`, `worse`, or `one class` where the figure is not defined.
+        state: `ok`, `worse`, `one class` where the figure is not defined, or `unknown` where
+            nothing was promised to compare it with.
         sentence: The same in words and numbers.
     """
 
@@ -178,7 +179,8 @@ def beside_promise(
     if value is None or low is None or high is None:
         return Judged("one class", f"{name} is not defined: one outcome only came.")
     if promised[0] is None or promised[1] is None or promised[2] is None:
-        return Judged("ok", f"{name} is {value:.4f}; the holdout promised none to compare with.")
+        told = f"{name} is {value:.4f}; the holdout promised none to compare with."
+        return Judged("unknown", told)
     told = (
         f"{name} is {value:.4f} ({low:.4f} to {high:.4f}); the holdout promised "
         f"{promised[0]:.4f} ({promised[1]:.4f} to {promised[2]:.4f})"

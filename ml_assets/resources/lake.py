@@ -617,6 +617,11 @@ class Lake:
         except (DeltaError, OSError) as error:
             which = f"the table {table}" + ("" if version is None else f" at version {version}")
             newest = None if version is None else self.version(table)
+            if newest is not None and version is not None and version > newest:
+                raise LakeError(
+                    f"{which} cannot be opened: there is no such version. Its newest version is "
+                    f"{newest}"
+                ) from None
             remedy = "" if newest is None else f". Its newest version is {newest}"
             raise LakeError(f"{which} cannot be opened: {_plain(error)}{remedy}") from error
 

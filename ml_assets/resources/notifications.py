@@ -6,12 +6,13 @@ What is worth a notification, and when it is sent again, is decided in `ml_asset
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ml_assets.core.texts import visible
-from ml_assets.masking import without_secrets
+from ml_assets.masking import secret_values, secrets_of_url, without_secrets
 
 TIMEOUT_SECONDS = 8.0
 
@@ -27,7 +28,7 @@ class Target:
     """Where notifications go.
 
     Attributes:
-        name: Its service and URL without secrets, fit to be shown.
+        name: Its service, scheme and host, fit to be shown; paths of webhooks are secrets.
         key: Tells it from others over time; a hash of the URL.
         url: Apprise's URL, which may carry secrets.
     """
@@ -78,7 +79,7 @@ def targets(urls: str) -> tuple[list[Target], list[InvalidTarget]]:
             continue
         key = hashlib.sha256(url.encode()).hexdigest()[:16]
         good[key] = Target(f"{service.service_name} {_shown(service)}", key, url)
-    return list(good.values()), bad
+    return _told_apart(list(good.values())), bad
 
 
 def send(target: Target, message: Message, timeout_s: float = TIMEOUT_SECONDS) -> str | None:
@@ -101,17 +102,18 @@ def send(target: Target, message: Message, timeout_s: float = TIMEOUT_SECONDS) -
             timeout=timeout_s,
         )
     except Exception as error:  # a plugin's own fault must not cost the other targets
-        return without_secrets(f"{type(error).__name__}: {error}")
+        return _reason([f"{type(error).__name__}: {error}"], target.url)
     if result:
         return None
     if result.status.name == "TIMEOUT":
         return f"no answer within {timeout_s:g} s"
-    return _reason([str(entry.message) for entry in result.logs()])
+    return _reason([str(entry.message) for entry in result.logs()], target.url)
 
 
-def _reason(lines: Sequence[str]) -> str:
+def _reason(lines: Sequence[str], url: str) -> str:
+    """The first line; of its target's URL, no more than its name shows."""
     text = lines[0] if lines else "it did not take the message, and said no reason"
-    return visible(without_secrets(text))[:300]
+    return visible(without_secrets(text, [*secrets_of_url(url), *secret_values()]))[:300]
 
 
 def _divided(urls: str) -> list[str]:
@@ -121,5 +123,23 @@ def _divided(urls: str) -> list[str]:
 
 
 def _shown(service: object) -> str:
-    """The URL without secrets and without Apprise's own settings."""
-    return str(service.url(privacy=True)).split("?")[0]  # type: ignore[attr-defined]
+    """Scheme and host: paths and queries of webhooks are secrets, and Apprise does not mask them.
+
+    What stands for a host in the URL of a chat service is often a token, or a topic that whoever
+    knows may read: it is shown only if Apprise shows all of it, and it reads as a host.
+    """
+    url = str(service.url(privacy=True))  # type: ignore[attr-defined]
+    scheme, _, rest = url.partition("://")
+    place = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    is_whole = re.sub(r":\d+$", "", place) == service.host  # type: ignore[attr-defined]
+    is_host = bool(re.search("[.:]", place)) or place == "localhost"
+    return f"{scheme}://{place if is_whole and is_host else ''}"
+
+
+def _told_apart(found: list[Target]) -> list[Target]:
+    """Targets of one name, such as two webhooks of one host, with a part of their keys."""
+    names = [each.name for each in found]
+    return [
+        replace(each, name=f"{each.name} ({each.key[:6]})") if names.count(each.name) > 1 else each
+        for each in found
+    ]

@@ -26,7 +26,8 @@ import pandas as pd
 from ml_assets.core import bundle as served
 from ml_assets.core.bundle import Bundle, CorruptBundle
 from ml_assets.core.texts import visible
-from ml_assets.environment import mask_url
+from ml_assets.environment import with_driver
+from ml_assets.masking import mask_url
 
 MLFLOW_PORT = 5000  # where `ml-assets ui` shows a registry that is a database
 
@@ -92,8 +93,7 @@ class Registry:
 
     @property
     def _uri(self) -> str:
-        # Not psycopg 3, which SQLAlchemy 2.1 would take: deployments do not have it.
-        return self.url.replace("postgresql://", "postgresql+psycopg2://", 1)
+        return with_driver(self.url)
 
     @property
     def _file(self) -> Path | None:

@@ -186,7 +186,7 @@ def _transaction(server: _Server, watch: _Watch, writes: bool) -> Iterator[Sessi
     try:
         connection = driver.connect(server.uri)
     except driver.Error as error:
-        told = server.told(error)
+        told = _one_line(server.told(error))
         if _REFUSED.search(told):
             raise WarehouseError(
                 f"the warehouse {server.shown} refuses the connection: {told}. Check "
@@ -307,7 +307,7 @@ def _explained(server: _Server, error: Any) -> WarehouseError | WarehouseUnavail
         )
     lost = not state and error.status_code == AdbcStatusCode.IO
     if lost or state.startswith(_PASSING):
-        return WarehouseUnavailable(f"the warehouse {server.shown} is lost: {told}")
+        return WarehouseUnavailable(f"the warehouse {server.shown} is lost: {_one_line(told)}")
     if state in ("42P01", "3F000"):
         return WarehouseError(missing_table(server.shown, told))
     if state == "42501":
@@ -328,6 +328,11 @@ def _explained(server: _Server, error: Any) -> WarehouseError | WarehouseUnavail
             "use case's .sql file."
         )
     return WarehouseError(refused_query(server.shown, told))
+
+
+def _one_line(told: str) -> str:
+    """The driver's account of a connection, which it breaks by ends of line and tabs."""
+    return " ".join(told.split())
 
 
 def _cast(column: pa.Field) -> str | None:

@@ -130,6 +130,15 @@ def test_worse_than_promised_is_beyond_chance(came: Interval, state: str) -> Non
         assert "0.3000 (0.2900 to 0.3100)" in judged.sentence
 
 
+def test_without_a_promise_nothing_is_called_well() -> None:
+    judged = beside_promise(
+        "ROC AUC", (0.6, 0.58, 0.62), (None, None, None), lower_is_better=False, margin=0.01
+    )
+
+    assert judged.state == "unknown"
+    assert judged.sentence == "ROC AUC is 0.6000; the holdout promised none to compare with."
+
+
 def test_a_higher_figure_can_be_the_better_one() -> None:
     judged = beside_promise(
         "ROC AUC", (0.6, 0.58, 0.62), (0.8, 0.78, 0.82), lower_is_better=False, margin=0.01

@@ -10,6 +10,9 @@ import pytest
 import yaml
 
 from deploy.build import DOCKERFILE, command, lines
+from ml_assets.code_server import PATIENCE_S
+from ml_assets.environment import VARIABLES
+from ml_assets.servers import GRACE_S
 
 PROJECT = Path(__file__).parents[2]
 DEPLOY = PROJECT / "deploy"
@@ -78,13 +81,33 @@ def test_compose_holds_no_secret_and_the_example_names_every_variable() -> None:
     example = dict(
         line.partition("=")[::2]
         for line in (DEPLOY / "env.example").read_text().splitlines()
-        if line and not line.startswith("#")
+        if "=" in line and not line.startswith("# ")
     )
+    platform = read(DEPLOY / "compose.yaml")["x-platform"]["environment"]
+    if_set = {f"#{name}" for name, value in platform.items() if value is None}
 
-    assert needed == example.keys()
-    assert {key for key, value in example.items() if value} == {"ML_ASSETS_IMAGE", "ML_ASSETS_ENV"}
+    assert needed | if_set | {"COMPOSE_PROFILES"} == example.keys()
+    filled_in = {"ML_ASSETS_IMAGE", "ML_ASSETS_ENV", "ML_ASSETS_UI_URL"}
+    assert {key for key, value in example.items() if value} == filled_in
     for value in re.findall(r"PASSWORD: (.*)", text):
         assert value.startswith("${"), value
+
+
+def test_every_variable_of_the_configuration_reaches_the_platform() -> None:
+    services = read(DEPLOY / "compose.yaml")["services"]
+
+    for name in ("code", "daemon", "webserver", "viewer"):
+        found = services[name]["environment"].keys()
+        assert {"ML_ASSETS_ENV", *VARIABLES} == {key for key in found if "ML_ASSETS" in key}, name
+
+
+def test_the_code_server_has_the_time_to_wait_for_its_runs() -> None:
+    compose = read(DEPLOY / "compose.yaml")["services"]["code"]["stop_grace_period"]
+    manifests = read(DEPLOY / "helm" / "values.yaml")["extraManifests"]
+    pod = next(each for each in manifests if each["kind"] == "Deployment")["spec"]["template"]
+
+    assert int(compose.removesuffix("m")) * 60 > PATIENCE_S + GRACE_S
+    assert pod["spec"]["terminationGracePeriodSeconds"] > PATIENCE_S + GRACE_S
 
 
 def test_the_image_runs_as_nobody_in_particular_and_compose_starts_what_it_starts() -> None:
@@ -171,8 +194,8 @@ def test_each_environment_waits_for_the_one_before_and_is_asked_afterwards() -> 
 
 
 DOCKER = """#!/bin/sh
-echo "$ML_ASSETS_IMAGE: $*" >> "$RECORD"
-case "$*" in *"$FAILS"*) exit 1;; esac
+echo "$COMPOSE_PROFILES $ML_ASSETS_IMAGE: $*" >> "$RECORD"
+case "$*" in *"$FAILS"*) exit 1;; *" ps "*) echo "$VIEWER";; esac
 """
 
 
@@ -182,7 +205,9 @@ def deployed(tmp_path: Path) -> Any:
     (tmp_path / "docker").write_text(DOCKER)
     (tmp_path / "docker").chmod(0o755)
 
-    def run(image: str, fails: str = "nothing does") -> tuple[int, str, list[str]]:
+    def run(
+        image: str, fails: str = "nothing does", backups: Path | None = None, viewer: str = ""
+    ) -> tuple[int, str, list[str]]:
         record = tmp_path / "record"
         record.write_text("")
         done = subprocess.run(
@@ -192,7 +217,9 @@ def deployed(tmp_path: Path) -> Any:
                 "RECORD": str(record),
                 "FAILS": fails,
                 "ML_ASSETS_IMAGE": image,
-                "ML_ASSETS_BACKUPS": str(tmp_path / "backups"),
+                "HOME": str(tmp_path),
+                "ML_ASSETS_BACKUPS": str(backups or ""),
+                "VIEWER": viewer,
             },
             capture_output=True,
             text=True,
@@ -204,7 +231,9 @@ def deployed(tmp_path: Path) -> Any:
     return run
 
 
-def test_a_deployment_backs_up_what_stands_still_before_it_migrates(deployed: Any) -> None:
+def test_a_deployment_backs_up_what_stands_still_before_it_migrates(
+    deployed: Any, tmp_path: Path
+) -> None:
     code, told, asked = deployed("ml-assets@sha256:abc")
 
     assert code == 0, told
@@ -212,7 +241,28 @@ def test_a_deployment_backs_up_what_stands_still_before_it_migrates(deployed: An
     order += ["ml-assets migrate", "up --detach --wait"]
     places = [max(n for n, line in enumerate(asked) if part in line) for part in order]
     assert places == sorted(places), asked
-    assert "Deployed ml-assets@sha256:abc" in told
+    assert f"the databases of before are in {tmp_path}/ml_assets_backups/" in told
+    assert not [line for line in asked if "stop" in line and "viewer" in line]
+
+
+def test_a_read_only_webserver_that_is_there_gets_the_new_image_too(
+    deployed: Any, tmp_path: Path
+) -> None:
+    code, told, asked = deployed("ml-assets@sha256:abc", viewer="0123456789ab")
+
+    assert code == 0, told
+    assert "stop webserver viewer code mlflow" in asked
+    record = (tmp_path / "record").read_text().splitlines()
+    assert [line for line in record if "up --detach --wait" in line][-1].startswith("viewer ")
+
+
+@pytest.mark.parametrize("folder", ["backups", ".", "deploy/../backups"])
+def test_backups_never_lie_where_a_checkout_empties(deployed: Any, folder: str) -> None:
+    for backups in (Path(folder), PROJECT / folder):
+        code, told, asked = deployed("ml-assets@sha256:abc", backups=backups)
+
+        assert (code, asked) == (2, [])
+        assert "outside of the checkout" in told
 
 
 @pytest.mark.parametrize("fails", ["pg_dump", "db upgrade", "ml-assets migrate"])

@@ -42,9 +42,21 @@ def test_the_services_of_compose_run_on_loopback_in_a_folder_with_prods_settings
     assert found["code"].environ["ML_ASSETS_REGISTRY_URL"] == "http://127.0.0.1:2"
     assert found["webserver"].environ["CODE_SERVER_PORT"] == "3"
     assert "http://127.0.0.1:4/server_info" in found["webserver"].check[-1]
+    assert "AWS_REGION" not in found["code"].environ, "not set, so not handed on"
+    assert "--path-prefix=" in found["webserver"].command
     text = str(found)
     for there in ("/var/lib", "0.0.0.0", "@postgres:", "http://mlflow:", "$"):
         assert there not in text, there
+
+
+def test_behind_a_proxy_webserver_and_health_check_have_the_prefix(tmp_path: Path) -> None:
+    variables = {**SECRETS, "ML_ASSETS_WAREHOUSE_URL": "x", "WEBSERVER_PREFIX": "/operate"}
+
+    found = services(Place(tmp_path, PORTS), {**variables, "AWS_REGION": "eu-west-1"})
+
+    assert "--path-prefix=/operate" in found["webserver"].command
+    assert "http://127.0.0.1:4/operate/server_info" in found["webserver"].check[-1]
+    assert found["code"].environ["AWS_REGION"] == "eu-west-1"
 
 
 def test_a_secret_that_is_missing_is_named(tmp_path: Path) -> None:
