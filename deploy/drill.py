@@ -29,18 +29,14 @@ from deploy.stack import (
     arrive,
     cli,
     run_script,
+    settled,
     stack,
     wait_for,
+    wait_settled,
 )
 from ml_assets.build import resources
 from ml_assets.champions import champion
-from ml_assets.changes import (
-    changed_days,
-    extracted_fingerprints,
-    now,
-    source_days,
-    today,
-)
+from ml_assets.changes import now, today
 from ml_assets.core.scoring import standing
 from ml_assets.environment import Environment
 from ml_assets.use_cases.claims.delivery import TABLE
@@ -165,17 +161,6 @@ def _serve(running: Running, environment: Environment, first: date, last: date, 
     told(f"{HISTORY_DAYS} days are read, two models trained, and all services are healthy")
 
 
-def _quiet(it: Drill) -> bool:
-    """Whether no run is under way, whatever became of the others, and the source has no news."""
-    if any(not run.is_finished for run in it.records.runs()):
-        return False
-    instant = now()
-    doors = resources(it.environment)
-    source = source_days(CLAIMS, it.environment, doors["source"], instant).days
-    extracted = extracted_fingerprints(CLAIMS, doors["lake"], it.environment, instant)
-    return not changed_days(source, extracted)
-
-
 def _scored(it: Drill, day: date) -> int:
     """Predictions of a day that stand."""
     lake = resources(it.environment)["lake"]
@@ -195,7 +180,7 @@ def _warehouse_down(it: Drill, proxy: Proxy, day: date) -> Drilled:
         "the warehouse comes back",
         strike,
         lambda: proxy.fail("cut", after_bytes=0, times=0),
-        lambda: _scored(it, day) > 0 and _quiet(it),
+        lambda: _scored(it, day) > 0 and settled(it.records, it.environment),
     )
 
 
@@ -216,7 +201,7 @@ def _bad_delivery(it: Drill, day: date) -> Drilled:
             f"UPDATE {TABLE} AS t SET age = k.age, {_TOUCHED} FROM claims.kept AS k "
             "WHERE t.application_id = k.application_id AND t.age = -1"
         ),
-        lambda: _quiet(it) and _aside(it, day) < 0.05 and _scored(it, day),
+        lambda: settled(it.records, it.environment) and _aside(it, day) < 0.05 and _scored(it, day),
     )
 
 
@@ -225,7 +210,7 @@ def _drift(it: Drill, day: date) -> Drilled:
     there = _of_days(it, *days)
 
     def look() -> None:
-        wait_for(lambda: _quiet(it), "end of the runs")
+        wait_settled(it.records, it.environment, "end of the runs")
         cli(it.running, "run", "monitoring", "--day", str(days[0]), "--to", str(days[-1]))
 
     def strike() -> None:

@@ -40,6 +40,7 @@ from ml_assets.core.scoring import standing
 from ml_assets.environment import Environment, load_environment
 from ml_assets.runs import run_days
 from ml_assets.schedules import keep_unchanged
+from ml_assets.sensors import Cursor
 from ml_assets.smoke import SmokeError, ask, smoke
 from ml_assets.use_cases.claims.delivery import deliver
 from ml_assets.use_cases.claims.use_case import CLAIMS
@@ -372,6 +373,16 @@ class Records:
         with dg.DagsterInstance.from_config(str(self.folder)) as instance:
             return list(instance.get_runs())
 
+    def awaited(self) -> list[str]:
+        """The days that the new-data sensor asked for and that are not up to date yet."""
+        with dg.DagsterInstance.from_config(str(self.folder)) as instance:
+            cursors = [
+                state.instigator_data.cursor
+                for state in instance.all_instigator_state()
+                if state.name == f"{CLAIMS.name}_new_data" and state.instigator_data
+            ]
+        return [day for found in cursors for day in Cursor.model_validate_json(found or "{}").asked]
+
     def at_work(self, step: str = "", *, but: Sequence[str] = ()) -> str | None:
         """The id of a run with a step under way, that was not seen before."""
         with dg.DagsterInstance.from_config(str(self.folder)) as instance:
@@ -385,21 +396,16 @@ class Records:
 
 
 def underway(records: Records) -> list[str]:
-    """Runs that have not ended, those that will be tried again included."""
-    runs = records.runs()
-    open_ = [run.run_id for run in runs if not run.is_finished]
-    return open_ + [run.run_id for run in unmended(runs)]
-
-
-def unmended(runs: Sequence[dg.DagsterRun]) -> list[dg.DagsterRun]:
-    """Runs that failed, and no later try of theirs succeeded or runs."""
-    mended = {
-        run.root_run_id or run.run_id
-        for run in runs
-        if run.status == dg.DagsterRunStatus.SUCCESS or not run.is_finished
-    }
+    """Runs that have not ended, and those that Dagster is about to start again."""
     return [
-        run for run in runs if run.is_finished and (run.root_run_id or run.run_id) not in mended
+        run.run_id
+        for run in records.runs()
+        if not run.is_finished
+        or (
+            run.tags.get("dagster/will_retry") == "true"
+            and "dagster/auto_retry_run_id" not in run.tags
+            and run.status == dg.DagsterRunStatus.FAILURE
+        )
     ]
 
 
@@ -430,14 +436,31 @@ def disturb(running: Running, name: str, told: Callable[[str], None], run: str) 
 
 
 def settled(records: Records, environment: Environment) -> bool:
-    """Whether every run has ended well, and the source has nothing new."""
+    """Whether the source has no news, the sensor waits for no day, and no run is under way.
+
+    What failed on the way does not count: the sensor asks for a day again whose run failed.
+    """
     if underway(records):
         return False
     instant = now()
     doors = resources(environment)
     source = source_days(CLAIMS, environment, doors["source"], instant).days
     extracted = extracted_fingerprints(CLAIMS, doors["lake"], environment, instant)
-    return not changed_days(source, extracted) and not underway(records)
+    return not changed_days(source, extracted) and not records.awaited() and not underway(records)
+
+
+def wait_settled(records: Records, environment: Environment, what: str) -> None:
+    """Wait until all is `settled`.
+
+    Raises:
+        Lost: It is not after some minutes; the message lists the runs and the days waited for.
+    """
+    try:
+        wait_for(lambda: settled(records, environment), what)
+    except Lost as error:
+        runs = [f"{run.run_id[:8]} {run.job_name} {run.status.value}" for run in records.runs()]
+        waited = ", ".join(records.awaited()) or "none"
+        raise Lost(f"{error}; days waited for: {waited}; runs: {'; '.join(runs)}") from error
 
 
 def undisturbed(environment: Environment, folder: Path, days: list[str]) -> Any:
@@ -535,7 +558,7 @@ def prove(told: Told, *, restart: bool, keep: bool) -> None:
             told(f"applications of {day} arrive, and news of {len(changed) - 1} earlier days")
             for victim in victims if restart else ():
                 disturb(running, victim, told, at_work())
-            wait_for(lambda: settled(records, environment), f"end of the runs of {day}")
+            wait_settled(records, environment, f"end of the runs of {day}")
             told(f"{day} is read, judged and scored; no run is left")
         training = launch_training(place, yesterday.isoformat())
         if restart:

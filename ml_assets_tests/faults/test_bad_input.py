@@ -274,7 +274,7 @@ def require_rows_read(landing: Landing, lake: Lake, taken: Taken) -> None:
     assert sorted(fingerprints) == sorted(counted)
     found = landing.extract(lake, "claims/landing", days, zone=ZONE, **NAMED)
     assert found.fingerprints == fingerprints
-    assert len(found.rows) + found.superseded == sum(counted.values())
+    assert len(found.rows) + sum(found.superseded.values()) == sum(counted.values())
     judged = judged_or_refused(found.rows, days)
     ends["days refused by the contract" if judged is None else "days judged"] += 1
     # A file alone, too: among others its own faults may not be the ones that count.
