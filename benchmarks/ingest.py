@@ -248,9 +248,10 @@ def judged(place: Path, *, name: str) -> dict[str, Any]:
 
 
 def validated(place: Path) -> dict[str, Any]:
-    """Pandera alone, on good rows."""
+    """The gate before a table alone, on good rows: types, ranges and categories by Pandera."""
     import pyarrow.parquet
 
+    from ml_assets.assets.common import contract_type
     from ml_assets.core.contract import judge
 
     zone = environment(place, "warehouse").zone
@@ -264,7 +265,13 @@ def validated(place: Path) -> dict[str, Any]:
         updated_at=CLAIMS.updated_at,
         zone=zone,
     ).good
-    return timed(lambda: schema.validate(good, lazy=True), len(good))
+    gate = contract_type(schema, "raw")
+
+    def work() -> None:
+        if not (check := gate.type_check(None, good)).success:
+            raise RuntimeError(check.description)
+
+    return timed(work, len(good))
 
 
 def some_days() -> pd.DataFrame:
@@ -332,7 +339,7 @@ PAIRS = (
     ("read a window of 180 days (plain: as many Parquet files)", "window", "plain_window"),
 )
 ALONE = (
-    ("validation (Pandera, types and ranges of good rows)", "validated"),
+    ("validation (the gate of `claims/raw`: types, ranges, categories)", "validated"),
     ("judging typed rows: all of it, quarantine and account too", "judged"),
     ("judging rows of a CSV: all of it", "judged_csv"),
 )
