@@ -18,6 +18,7 @@ from pathlib import Path
 
 GRACE_S = 30.0  # Dagster ends in about 3 s, but lets a step that is writing finish
 _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LEADER_S = 10.0  # of them, in which a group's leader ends the others in its own order
 _CHECK_S = 0.1
 _WORK_S = 0.5
 # From Linux's sys/prctl.h.
@@ -219,13 +220,20 @@ def _dying_with(parent: int) -> Callable[[], None]:
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]], told: list[int], grace_s: float) -> None:
-    """End whole process groups: politely, then for good."""
+    """End whole process groups: their leaders first, then all politely, then for good."""
+    began = time.monotonic()
+    # A leader may have an order: Dagster ends its daemon before the code server that it calls.
+    # Also for Ctrl-C by SIGTERM: MLflow hands signals on to its worker, which takes a second SIGINT
+    # badly.
     for process in processes:
-        # Also for Ctrl-C: MLflow hands signals on to its worker, which takes a second SIGINT badly.
-        _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + grace_s
-    while [process for process in processes if _alive(process)]:
-        if time.monotonic() > deadline or len(told) > 1:
+        process.terminate()
+    waiting = list(processes)
+    while left := [process for process in processes if _alive(process)]:
+        for process in [each for each in waiting if each in left]:
+            if process.poll() is not None or time.monotonic() > began + _LEADER_S:
+                _signal(process, signal.SIGTERM)
+                waiting.remove(process)
+        if time.monotonic() > began + grace_s or len(told) > 1:
             for process in processes:
                 _signal(process, signal.SIGKILL)
             for process in processes:
