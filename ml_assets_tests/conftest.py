@@ -1,6 +1,6 @@
 """A small platform that tests can run: the claims use case with a few hundred rows a day."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -22,6 +22,8 @@ from ml_assets.use_case import UseCase
 from ml_assets.use_cases.claims.delivery import TABLE, deliver
 from ml_assets.use_cases.claims.simulator import TABLE_COLUMNS
 from ml_assets.use_cases.claims.use_case import CLAIMS
+from ml_assets_tests.postgres import Postgres, running_postgres
+from ml_assets_tests.programs import need_programs
 
 # Outcomes mature in two days, so that a week is enough to train on.
 SMALL = replace(
@@ -157,3 +159,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     found.run("ingestion", "2026-01-05", "2026-01-16")
     found.run("training", "2026-01-16")
     return found
+
+
+def _postgres() -> Iterator[Postgres]:
+    need_programs("initdb", "pg_ctl")
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server; a test that stops it starts it again."""
+    yield from _postgres()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A server of one test's own."""
+    yield from _postgres()

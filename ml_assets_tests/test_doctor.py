@@ -25,7 +25,7 @@ from ml_assets.sources import take_files
 from ml_assets.use_cases.claims.use_case import CLAIMS
 from ml_assets_tests.conftest import Platform, small_environment
 from ml_assets_tests.faults.test_outages import disk, fill, read_only
-from ml_assets_tests.postgres import NoPostgres, Postgres, run_sql, running_postgres
+from ml_assets_tests.postgres import Postgres, run_sql
 
 NOW = datetime(2026, 1, 17, 12, tzinfo=UTC)
 
@@ -298,20 +298,11 @@ def test_files_rejected_lately_are_a_warning(environment: Environment) -> None:
     assert "files rejected in the last 7 days: 1, newest broken.csv" in at(1).told
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    try:
-        with running_postgres() as found:
-            yield found
-    except NoPostgres as error:
-        pytest.skip(str(error))
-
-
 @pytest.mark.slow
 def test_a_warehouse_in_postgresql_is_reached_read_and_not_written(
-    server: Postgres, tmp_path: Path
+    postgres: Postgres, tmp_path: Path
 ) -> None:
-    database = server.new_database()
+    database = postgres.new_database()
     environment = small_environment(tmp_path / "home")
 
     def found(url: str) -> dict[str, list[Line]]:
@@ -321,21 +312,21 @@ def test_a_warehouse_in_postgresql_is_reached_read_and_not_written(
         assert "wr0ng" not in str(lines)
         return {line.check: [each for each in lines if each.check == line.check] for line in lines}
 
-    without_table = found(server.url(database))
-    at = changed(environment, warehouse={"url": server.url(database)})
+    without_table = found(postgres.url(database))
+    at = changed(environment, warehouse={"url": postgres.url(database)})
     Platform(at, dg.DagsterInstance.ephemeral()).arrive("2026-01-05", "2026-01-05")
-    writer = found(server.url(database))
+    writer = found(postgres.url(database))
     run_sql(
-        server.url(database),
+        postgres.url(database),
         "CREATE ROLE reader LOGIN PASSWORD 'right'",
         "GRANT USAGE ON SCHEMA claims TO reader",
         "GRANT SELECT ON claims.ds_dataset TO reader",
     )
-    reader = found(server.url(database).replace("tester:", "reader:"))
-    stranger = found(server.url(database, password="wr0ng"))
-    server.stop()
-    down = found(server.url(database))
-    server.start()
+    reader = found(postgres.url(database).replace("tester:", "reader:"))
+    stranger = found(postgres.url(database, password="wr0ng"))
+    postgres.stop()
+    down = found(postgres.url(database))
+    postgres.start()
 
     assert without_table["warehouse"][0].state == "pass"
     assert without_table["contract"][0].state == "fail"

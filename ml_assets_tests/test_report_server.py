@@ -47,8 +47,8 @@ def port(folder: Path, free_ports: list[int]) -> Iterator[int]:
                 time.sleep(0.05)
         yield port
     finally:
-        # Not by SIGTERM: where SIGINT is ignored, as in a shell's background, Dagster's runs in this
-        # process ignore that too, and it hands it down.
+        # Not by SIGTERM: where SIGINT is ignored, as in a shell's background, Dagster's runs in
+        # this process ignore that too, and it hands it down.
         process.kill()
         process.wait(timeout=PATIENCE_S)
 

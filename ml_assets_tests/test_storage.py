@@ -31,7 +31,7 @@ from ml_assets.storage import (
     serve_alone,
 )
 from ml_assets_tests.conftest import Platform, small_environment
-from ml_assets_tests.postgres import NoPostgres, Postgres, run_sql, running_postgres
+from ml_assets_tests.postgres import Postgres, run_sql
 
 pytestmark = pytest.mark.slow
 
@@ -40,18 +40,9 @@ DAEMON = [str(Path(sys.executable).parent / "ml-assets"), "daemon"]
 PATIENCE_S = 90
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    try:
-        with running_postgres() as found:
-            yield found
-    except NoPostgres as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture
-def url(server: Postgres) -> str:
-    return server.url(server.new_database())
+def url(postgres: Postgres) -> str:
+    return postgres.url(postgres.new_database())
 
 
 @pytest.fixture(autouse=True)
@@ -135,16 +126,16 @@ def test_a_change_of_storage_is_refused_rather_than_ignored(url: str, tmp_path: 
 
 
 def test_a_storage_that_is_lost_in_the_middle_ends_in_one_message(
-    server: Postgres, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    postgres: Postgres, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare_home(at(tmp_path, url))
     with dg.DagsterInstance.get() as instance:
-        server.stop()
+        postgres.stop()
         try:
             with pytest.raises(typer.Exit), clear_errors():
                 instance.get_runs()
         finally:
-            server.start()
+            postgres.start()
 
     told = capsys.readouterr().err
     assert "Dagster's storage is lost" in told
@@ -167,11 +158,11 @@ def test_a_storage_belongs_to_the_environment_that_used_it_first(url: str) -> No
 
 @pytest.mark.parametrize("wrong", ["password", "database", "port", "url"])
 def test_a_storage_that_cannot_be_reached_is_told_without_its_password(
-    server: Postgres, wrong: str
+    postgres: Postgres, wrong: str
 ) -> None:
     url = {
-        "password": server.url("postgres", password="wr0ng"),
-        "database": server.url("nosuch", password="right"),
+        "password": postgres.url("postgres", password="wr0ng"),
+        "database": postgres.url("nosuch", password="right"),
         "port": "postgresql://tester:wr0ng@127.0.0.1:1/postgres",
         "url": "postgresql://tester:wr0ng@127.0.0.1:port/postgres",
     }[wrong]
@@ -186,7 +177,7 @@ def test_a_storage_that_cannot_be_reached_is_told_without_its_password(
 
 
 def test_the_lock_survives_a_restart_of_the_server_and_ends_with_its_holder(
-    server: Postgres, url: str, tmp_path: Path
+    postgres: Postgres, url: str, tmp_path: Path
 ) -> None:
     watch = serve_alone(url)
     try:
@@ -194,8 +185,8 @@ def test_the_lock_survives_a_restart_of_the_server_and_ends_with_its_holder(
             AlreadyServed, match=r"another daemon already serves .*ml-assets daemon"
         ):
             serve_alone(url)
-        server.stop()
-        server.start()
+        postgres.stop()
+        postgres.start()
         wait_for(lambda: look(url).holder, "lock after the restart")
     finally:
         watch.end()
@@ -243,10 +234,10 @@ def daemon(home: Path, url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]
 
 @pytest.mark.parametrize("place", ["sqlite", "postgresql"])
 def test_a_second_daemon_on_one_instance_is_refused(
-    place: str, server: Postgres, tmp_path: Path
+    place: str, postgres: Postgres, tmp_path: Path
 ) -> None:
     """With PostgreSQL also from another home, as if from another machine."""
-    url = server.url(server.new_database()) if place == "postgresql" else ""
+    url = postgres.url(postgres.new_database()) if place == "postgresql" else ""
     homes = [tmp_path / "one", tmp_path / ("two" if url else "one")]
     logs = [tmp_path / "log1", tmp_path / "log2"]
     environment = load_environment(

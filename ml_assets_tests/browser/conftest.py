@@ -1,7 +1,6 @@
 """A browser, and where its screenshots go.
 
-`BROWSER_SHOTS` names a folder for the screenshots, and `REQUIRE_BROWSER=1` makes a missing browser
-a failure; CI sets both.
+`BROWSER_SHOTS` names a folder for the screenshots.
 """
 
 import os
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from ml_assets_tests.browser.stack import Stack, running_stack
+from ml_assets_tests.programs import need_programs
 
 DESKTOP = {"width": 1280, "height": 900}
 PATIENCE_MS = 60_000  # a page on a machine that has other work to do
@@ -31,19 +31,14 @@ _ARGUMENTS = [
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """Debian's Chromium, driven by Playwright; without it, the tests are skipped."""
-    executable = shutil.which("chromium")
-    if executable is None:
-        reason = "there is no chromium: apt-get install chromium"
-        if os.environ.get("REQUIRE_BROWSER") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    need_programs("chromium")
     from playwright.sync_api import expect, sync_playwright
 
     expect.set_options(timeout=PATIENCE_MS)
     root = ["--no-sandbox"] if os.geteuid() == 0 else []  # as root, its sandbox does not start
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=executable, headless=True, args=[*root, *_ARGUMENTS]
+            executable_path=shutil.which("chromium"), headless=True, args=[*root, *_ARGUMENTS]
         )
         yield browser
         browser.close()

@@ -1,4 +1,4 @@
-"""The example proxy asks for a login, and lets viewers only look: a real nginx, if it is there."""
+"""The example proxy asks for a login, and lets viewers only look: a real nginx."""
 
 import base64
 import http.client
@@ -15,14 +15,9 @@ from pathlib import Path
 import pytest
 
 from ml_assets_tests.postgres import unused_port
+from ml_assets_tests.programs import need_programs
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (shutil.which("nginx") and shutil.which("openssl")),
-        reason="nginx or openssl is not on the PATH",
-    ),
-]
+pytestmark = pytest.mark.slow
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "proxy" / "nginx.conf"
 USERS = {"viewers": "anna", "operators": "otto"}
@@ -60,6 +55,7 @@ def upstreams() -> Iterator[dict[str, int]]:
 
 @pytest.fixture(scope="module")
 def port(upstreams: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    need_programs("nginx", "openssl")
     folder = tmp_path_factory.mktemp("nginx")
     key, certificate = folder / "ml-assets.key", folder / "ml-assets.crt"
     subject = ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]

@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from ml_assets.resources.warehouse import Warehouse, WarehouseError
 from ml_assets.runs import RunFailed
 from ml_assets_tests.conftest import Platform, new_platform, small_environment
 from ml_assets_tests.faults.mutations import DAYS, NAMES, as_csv, some_rows
-from ml_assets_tests.postgres import NoPostgres, running_postgres
+from ml_assets_tests.postgres import Postgres
 from ml_assets_tests.test_sensors import Ticks
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -166,35 +165,27 @@ def test_a_key_that_is_not_there_finds_nothing(platform: Platform, text: str) ->
     assert platform.lake.find("claims/predictions", "application_id", text).empty
 
 
-def _databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    found = {"duckdb": f"duckdb:///{tmp_path_factory.mktemp('sql')}/warehouse.duckdb"}
-    try:
-        with running_postgres() as server:
-            yield {**found, "postgresql": server.url(server.new_database())}
-    except NoPostgres:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    yield from _databases(tmp_path_factory)
+@pytest.fixture(scope="module", params=["duckdb", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of a database, in each engine."""
+    if request.param == "duckdb":
+        return f"duckdb:///{tmp_path_factory.mktemp('sql')}/warehouse.duckdb"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.url(server.new_database())
 
 
 WINDOW = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
 
 
-def warehouse(databases: dict[str, str], engine: str, zone: str = "Europe/London") -> Warehouse:
-    if engine not in databases:
-        pytest.skip("PostgreSQL's programs are not on the PATH")
-    return Warehouse(databases[engine], zone, 1, 0.01, 30)
+def warehouse(url: str, zone: str = "Europe/London") -> Warehouse:
+    return Warehouse(url, zone, 1, 0.01, 30)
 
 
-@pytest.mark.parametrize("engine", ["duckdb", "postgresql"])
 @pytest.mark.parametrize("text", HOSTILE, ids=ids)
 def test_values_and_column_names_reach_the_warehouse_bound_or_quoted(
-    databases: dict[str, str], engine: str, text: str
+    database: str, text: str
 ) -> None:
-    own = warehouse(databases, engine)
+    own = warehouse(database)
     name = f"k {text}"[:50]
     columns = {name: "VARCHAR", "received": "TIMESTAMPTZ", "canary": "VARCHAR"}
     rows = pd.DataFrame(
@@ -231,20 +222,17 @@ def _drop(own: Warehouse) -> None:
         connection.execute("DROP TABLE hostile.data")
 
 
-@pytest.mark.parametrize("engine", ["duckdb", "postgresql"])
 @pytest.mark.parametrize(
     "name", ['a" , (SELECT 1) AS "b', "a'; DROP TABLE x; --", "ä\n--"], ids=ids
 )
-def test_a_column_that_is_cast_keeps_a_hostile_name(
-    databases: dict[str, str], engine: str, name: str
-) -> None:
-    own = warehouse(databases, engine)
+def test_a_column_that_is_cast_keeps_a_hostile_name(database: str, name: str) -> None:
+    own = warehouse(database)
     quoted = name.replace('"', '""')
-    kind = "JSON" if engine == "postgresql" else "MAP(VARCHAR, INTEGER)"
-    value = "'[1]'::JSON" if engine == "postgresql" else "MAP {'a': 1}"
+    kind = "JSON" if database.startswith("postgresql") else "MAP(VARCHAR, INTEGER)"
+    value = "'[1]'::JSON" if database.startswith("postgresql") else "MAP {'a': 1}"
     query = f'SELECT CAST({value} AS {kind}) AS "{quoted}", 1 AS one WHERE :start < :end'
 
-    if engine == "duckdb":
+    if database.startswith("duckdb"):
         own.replace("hostile.made", {"x": "VARCHAR"}, pd.DataFrame({"x": []}), [], received_at="x")
     found = own.read(query, WINDOW)
 
@@ -252,11 +240,10 @@ def test_a_column_that_is_cast_keeps_a_hostile_name(
     assert found["one"].to_pylist() == [1]
 
 
-@pytest.mark.parametrize("engine", ["duckdb", "postgresql"])
-def test_a_time_zone_with_sql_in_it_is_a_value(databases: dict[str, str], engine: str) -> None:
-    own = warehouse(databases, engine, zone="UTC' AS DATE) AS VARCHAR) --")
+def test_a_time_zone_with_sql_in_it_is_a_value(database: str) -> None:
+    own = warehouse(database, zone="UTC' AS DATE) AS VARCHAR) --")
     query = "SELECT 'a' AS key, TIMESTAMPTZ '2026-01-01 10:00+00' AS received WHERE :start < :end"
-    if engine == "duckdb":
+    if database.startswith("duckdb"):
         own.replace("hostile.made", {"x": "VARCHAR"}, pd.DataFrame({"x": []}), [], received_at="x")
 
     with pytest.raises(WarehouseError, match=r"(?i)time ?zone"):

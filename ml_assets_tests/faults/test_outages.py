@@ -29,7 +29,8 @@ from ml_assets_tests.assets.test_extraction import with_query
 from ml_assets_tests.conftest import Platform, new_platform, small_environment
 from ml_assets_tests.faults.mutations import DAYS, as_csv, valid_rows
 from ml_assets_tests.faults.proxy import Proxy, proxy_to
-from ml_assets_tests.postgres import NoPostgres, Postgres, running_postgres
+from ml_assets_tests.postgres import Postgres, running_postgres
+from ml_assets_tests.programs import need_programs
 from ml_assets_tests.test_demo import ml_assets
 from ml_assets_tests.test_sensors import Ticks
 
@@ -97,11 +98,9 @@ def beside(work: Callable[[], Any]) -> Iterator[Future[Any]]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
-    try:
-        with running_postgres() as found:
-            yield found
-    except NoPostgres as error:
-        pytest.skip(str(error))
+    need_programs("initdb", "pg_ctl")
+    with running_postgres() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

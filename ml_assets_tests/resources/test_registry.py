@@ -26,7 +26,7 @@ from ml_assets.core.bundle import BUNDLE_FILE, MODEL_FILE, Bundle, Served, encod
 from ml_assets.partitions import day_end, day_start
 from ml_assets.resources.registry import Registry, RegistryError
 from ml_assets_tests.conftest import Platform
-from ml_assets_tests.postgres import NoPostgres, running_postgres
+from ml_assets_tests.postgres import Postgres
 
 DAY, NEXT_DAY = "2026-01-05", "2026-01-06"
 VOCABULARY = {"kind": ("A", "B"), "level": (1, 2, 3)}
@@ -868,7 +868,6 @@ from ml_assets.core.bundle import Bundle
 from ml_assets.partitions import day_end, day_start
 from ml_assets.resources.registry import Registry, RegistryError
 from ml_assets_tests.conftest import Platform
-from ml_assets_tests.postgres import NoPostgres, running_postgres
 
 folder = Path({str(folder)!r})
 bundle = Bundle.from_files({{n: (folder / n).read_bytes() for n in {list(files)}}})
@@ -960,19 +959,15 @@ def test_models_belong_to_the_environment_that_registered_first(
 
 @pytest.mark.slow
 def test_a_registry_in_postgresql_keeps_models_without_showing_its_password(
-    tmp_path: Path, bundle: Bundle, name: str
+    tmp_path: Path, bundle: Bundle, name: str, postgres: Postgres
 ) -> None:
-    try:
-        with running_postgres() as server:
-            url = server.url(server.new_database(), password="right")
-            registry = replace(registry_in(tmp_path), url=url)
+    url = postgres.url(postgres.new_database(), password="right")
+    registry = replace(registry_in(tmp_path), url=url)
 
-            version = register(registry, name, bundle)
+    version = register(registry, name, bundle)
 
-            loaded = replace(registry, cache=f"{tmp_path}/other").load(name, version, bundle.sha256)
-            assert loaded.sha256 == bundle.sha256
-            with pytest.raises(RegistryError) as absent:
-                registry.version(name, 99)
-            assert ":right@" not in str(absent.value)
-    except NoPostgres as error:
-        pytest.skip(str(error))
+    loaded = replace(registry, cache=f"{tmp_path}/other").load(name, version, bundle.sha256)
+    assert loaded.sha256 == bundle.sha256
+    with pytest.raises(RegistryError) as absent:
+        registry.version(name, 99)
+    assert ":right@" not in str(absent.value)

@@ -8,7 +8,7 @@ import pytest
 from ml_assets.resources.warehouse import Warehouse
 from ml_assets.use_cases.claims.delivery import TABLE, NotSimulated, deliver, delivered_days
 from ml_assets_tests.conftest import SHAPE, Platform
-from ml_assets_tests.postgres import NoPostgres, run_sql, running_postgres
+from ml_assets_tests.postgres import Postgres, run_sql
 
 FILE = "warehouse.duckdb"
 
@@ -60,21 +60,17 @@ def test_the_mark_of_a_table_that_was_replaced_does_not_count(platform: Platform
 
 
 @pytest.mark.slow
-def test_days_arrive_in_postgresql_as_in_a_file(platform: Platform) -> None:
+def test_days_arrive_in_postgresql_as_in_a_file(platform: Platform, postgres: Postgres) -> None:
     days = date(2026, 1, 5), date(2026, 1, 7)
     platform.arrive(*(day.isoformat() for day in days))
-    try:
-        with running_postgres() as server:
-            warehouse = Warehouse(server.url("postgres"), "Europe/London", 1, 0, 60)
-            first = deliver(warehouse, platform.environment, *days, **SHAPE)
-            again = deliver(warehouse, platform.environment, *days, **SHAPE)
-            query = f"SELECT application_id, count(*)::int AS n FROM {TABLE} GROUP BY 1 ORDER BY 1"
-            arrived = run_sql(warehouse.url, query)
-            run_sql(warehouse.url, f"UPDATE {TABLE} SET application_id = 'REAL-1'")
-            with pytest.raises(NotSimulated):
-                deliver(warehouse, platform.environment, *days, **SHAPE)
-    except NoPostgres as error:
-        pytest.skip(str(error))
+    warehouse = Warehouse(postgres.url(postgres.new_database()), "Europe/London", 1, 0, 60)
+    first = deliver(warehouse, platform.environment, *days, **SHAPE)
+    again = deliver(warehouse, platform.environment, *days, **SHAPE)
+    query = f"SELECT application_id, count(*)::int AS n FROM {TABLE} GROUP BY 1 ORDER BY 1"
+    arrived = run_sql(warehouse.url, query)
+    run_sql(warehouse.url, f"UPDATE {TABLE} SET application_id = 'REAL-1'")
+    with pytest.raises(NotSimulated):
+        deliver(warehouse, platform.environment, *days, **SHAPE)
 
     assert first == delivered_days(platform.warehouse)
     assert again == []
