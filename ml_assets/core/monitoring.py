@@ -275,8 +275,6 @@ def volume(rows_per_day: Mapping[str, int], limits: Limits, day: str) -> Volume:
     Raises:
         KeyError: `day` is not in `rows_per_day`.
     """
-    from scipy.stats import nbinom
-
     rows = rows_per_day[day]
     then = date.fromisoformat(day)
     same = [(then - timedelta(weeks=week)).isoformat() for week in _weeks(limits)]
@@ -293,13 +291,25 @@ def volume(rows_per_day: Mapping[str, int], limits: Limits, day: str) -> Volume:
     # A weekday that never had a row is not certain to have none: as if it had half a one.
     mean = max(expected, 0.5)
     variance = max(deviation**2, mean) * (1 + np.pi / 2 / len(known))
-    spread = nbinom(mean**2 / (variance - mean), mean / variance)
+    spread = mean**2 / (variance - mean), mean / variance
     tail = (1 - limits.volume_confidence) / 2
-    low = min(float(spread.ppf(tail)), np.ceil(expected * (1 - limits.volume_change)))
-    high = max(float(spread.isf(tail)), np.floor(expected * (1 + limits.volume_change)))
+    low = min(_quantile(tail, *spread), np.ceil(expected * (1 - limits.volume_change)))
+    high = max(_quantile(1 - tail, *spread), np.floor(expected * (1 + limits.volume_change)))
     state: VolumeState = "too few" if rows < low else "too many" if rows > high else "ok"
     sentence = f"{told} on a {then:%A}; {expected:,.0f} are usual, {low:,.0f} to {high:,.0f} normal"
     return Volume(rows, expected, float(low), float(high), state, sentence)
+
+
+def _quantile(share: float, size: float, success: float) -> float:
+    """A quantile of the negative binomial distribution, as `scipy.stats.nbinom.ppf` has it.
+
+    Every daily job asks, and importing `scipy.stats` would take longer than judging its rows.
+    """
+    from scipy.special import betainc, nbdtrik
+
+    count = float(np.ceil(nbdtrik(share, size, success)))
+    before = max(count - 1.0, 0.0)
+    return before if betainc(size, before + 1.0, success) >= share else count
 
 
 def _weeks(limits: Limits) -> range:

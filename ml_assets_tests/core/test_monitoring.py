@@ -313,6 +313,27 @@ def test_a_day_that_varies_much_by_itself_is_given_more_room() -> None:
     assert restless.high > 2_000
 
 
+@pytest.mark.parametrize("fridays", [(0,) * 8, (1,) * 8, (3, 2, 4, 3), USUAL, (40_000, 52_000) * 4])
+@pytest.mark.parametrize("confidence", [0.9, 0.999])
+def test_the_normal_range_is_that_of_a_negative_binomial_distribution(
+    fridays: tuple[int, ...], confidence: float
+) -> None:
+    from scipy.stats import nbinom
+
+    limits = replace(LIMITS, volume_confidence=confidence, volume_change=0.0)
+
+    found = volume(rows_of(*fridays, 10), limits, "2026-05-01")
+
+    median = float(np.median(fridays))
+    spread = 1.4826 * float(np.median(np.abs(np.array(fridays) - median)))
+    mean = max(median, 0.5)
+    variance = max(spread**2, mean) * (1 + np.pi / 2 / len(fridays))
+    expected = nbinom(mean**2 / (variance - mean), mean / variance)
+    tail = (1 - confidence) / 2
+    assert found.low == min(expected.ppf(tail), np.ceil(median))
+    assert found.high == max(expected.isf(tail), np.floor(median))
+
+
 @pytest.mark.parametrize(
     ("fridays", "state"),
     [
