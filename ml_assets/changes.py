@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
+import pandas as pd
+
+from ml_assets.core.scoring import standing
 from ml_assets.environment import Environment
 from ml_assets.resources.lake import Lake
 from ml_assets.sources import Source, fingerprints
 from ml_assets.use_case import UseCase
 
 NO_ROWS = ""
+TORN = "torn"  # no source's fingerprint: such a day has always changed
 
 
 class SourceDays(NamedTuple):
@@ -69,13 +73,26 @@ def outside_note(use_case: UseCase, outside: Mapping[str, str]) -> str:
 def extracted_fingerprints(
     use_case: UseCase, lake: Lake, environment: Environment, now: datetime
 ) -> dict[str, str]:
-    """The source's fingerprint of each day when it was last extracted, from the accounts."""
-    table = f"{use_case.name}/extraction"
-    if not lake.rows_per_day(table):
+    """The source's fingerprint of each day when it was last extracted, from the accounts.
+
+    A day whose account is not that of its rows is `TORN`: an extraction died between its commits,
+    so the day has to be read anew, though the source is as it was.
+    """
+    if not lake.rows_per_day(f"{use_case.name}/extraction"):
         return {}
     first, last = use_case.start_date.isoformat(), today(environment, now).isoformat()
-    accounts = lake.read(table, first, last, columns=["day", "fingerprint"])
-    return dict(zip(accounts["day"], accounts["fingerprint"], strict=True))
+    found = accounts(use_case, lake, first, last)
+    return dict(zip(found["day"], found["fingerprint"].mask(found["torn"], TORN), strict=True))
+
+
+def accounts(use_case: UseCase, lake: Lake, first: str, last: str) -> pd.DataFrame:
+    """The accounts of some days, and whether each is `torn`: not that of the day's rows."""
+    found = lake.read(f"{use_case.name}/extraction", first, last)
+    torn = pd.Series(False, found.index)
+    for stage, counted in (("raw", "rows_kept"), ("quarantine", "rows_quarantined")):
+        there = found["day"].map(lake.rows_per_day(f"{use_case.name}/{stage}")).fillna(0)
+        torn |= there != found[counted]
+    return found.assign(torn=torn)
 
 
 def changed_days(source: Mapping[str, str], extracted: Mapping[str, str]) -> dict[str, str]:
@@ -90,6 +107,15 @@ def changed_days(source: Mapping[str, str], extracted: Mapping[str, str]) -> dic
         for day in sorted(days)
         if source.get(day, NO_ROWS) != extracted.get(day)
     }
+
+
+def standing_per_day(use_case: UseCase, lake: Lake, first: str, last: str) -> dict[str, int]:
+    """How many predictions stand of each day that has any: one for each application."""
+    table = f"{use_case.name}/predictions"
+    if not any(first <= day <= last for day in lake.rows_per_day(table)):
+        return {}
+    said = standing(lake.read(table, first, last, columns=["day", "superseded_at"]))
+    return {str(day): int(rows) for day, rows in said.groupby("day").size().items()}
 
 
 def rows_told(fingerprint: str) -> int:

@@ -194,7 +194,7 @@ def positives_check(use_case: UseCase, environment: Environment) -> dg.AssetChec
                 metadata={
                     "days": 0,
                     "note": "no matured day was scored yet",
-                    JUDGED_DAYS: [newest],
+                    JUDGED_DAYS: [],
                     FAILING_DAYS: [],
                 },
             )
@@ -229,6 +229,11 @@ def positives_check(use_case: UseCase, environment: Environment) -> dg.AssetChec
         return dg.AssetCheckResult(
             passed=passed,
             severity=dg.AssetCheckSeverity.WARN,
+            description=None
+            if passed
+            else f"From {min(days)} to {max(days)} {actual:,} positive outcomes came, where "
+            f"{expected:,.0f} ({low:,.0f} to {high:,.0f}) were expected. "
+            f"{remedies(use_case)['positives']}",
             metadata={
                 "days": len(days),
                 "rows": len(both),

@@ -106,15 +106,15 @@ def replay(day: DayOption = None, env: EnvOption = None, home: HomeOption = None
         from ml_assets.build import build_definitions, resources
         from ml_assets.changes import changed_days, extracted_fingerprints, now, source_days
         from ml_assets.home import prepare_home
+        from ml_assets.quarantine import days_to_replay
         from ml_assets.quarantine import replay as replay_days
-        from ml_assets.quarantine import rows_aside
         from ml_assets.resources.landing import LandingUnavailable
         from ml_assets.resources.warehouse import WarehouseUnavailable
         from ml_assets.use_cases.claims.use_case import CLAIMS
 
         doors = resources(environment)
         lake, instant = doors["lake"], now()
-        days = list(dict.fromkeys(rows_aside(lake, CLAIMS, a_day(day) if day else None)["day"]))
+        days = days_to_replay(environment, CLAIMS, lake, a_day(day) if day else None, instant)
         try:
             changed = changed_days(
                 source_days(CLAIMS, environment, doors["source"], instant).days,
@@ -138,8 +138,10 @@ def replay(day: DayOption = None, env: EnvOption = None, home: HomeOption = None
             )
         for each in done:
             how = "the source had changed and was read again" if each.read_again else "judged again"
+            more = f"{each.after - each.before} more rows break the contract now"
+            fewer = f"{each.before - each.after} of {each.before} rows pass now"
             console.print(
-                f"{each.day}: {each.before - each.after} of {each.before} rows pass now, "
+                f"{each.day}: {more if each.after > each.before else fewer}, "
                 f"{each.after} remain in quarantine ({how})",
                 highlight=False,
             )

@@ -163,6 +163,8 @@ def remedies(use_case: UseCase) -> dict[str, str]:
         "and roll back by `ml-assets rollback --because TEXT` if it is at fault.",
         "volume": "Ask the source whether it delivered all; days that are delivered later are read "
         "and scored by themselves.",
+        "positives": f"Run {training} so that the gate can judge a newer model; if the newest "
+        "promotion is at fault, go back by `ml-assets rollback --because TEXT`.",
         "outcomes": f"Run {training} so that the gate can judge a newer model, and until then tell "
         "those who act on the probabilities; or go back to the version before by "
         "`ml-assets rollback --because TEXT`.",
@@ -231,6 +233,12 @@ def _promise(doors: _Doors, version: int) -> _Promise | str:
             doors.promises[version] = _load_promise(doors, version)
         except (RegistryError, LakeError) as error:
             doors.promises[version] = f"what version {version} was made from is not known: {error}"
+        except (ValueError, KeyError) as error:
+            # Of a release whose files had another shape: the other looks go on without it.
+            doors.promises[version] = (
+                f"what version {version} promised cannot be read by this release "
+                f"({type(error).__name__})"
+            )
     return doors.promises[version]
 
 

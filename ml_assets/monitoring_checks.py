@@ -9,9 +9,9 @@ from datetime import UTC, datetime, time, timedelta
 import dagster as dg
 import pandas as pd
 
-from ml_assets.changes import now, rows_told
+from ml_assets.changes import now, rows_told, standing_per_day
 from ml_assets.checks import FAILING_DAYS, JUDGED_DAYS
-from ml_assets.core.scoring import standing
+from ml_assets.core.tables import TROUBLE
 from ml_assets.core.texts import visible
 from ml_assets.environment import Environment
 from ml_assets.monitoring import remedies, trouble
@@ -23,6 +23,7 @@ from ml_assets.sources import Source, extract, fingerprints
 from ml_assets.use_case import UseCase
 
 _NAMED = 3  # findings that a description names
+_JUDGED = (*TROUBLE, "watch", "ok")  # states of what could be looked at
 
 
 def monitoring_checks(
@@ -65,6 +66,10 @@ def _findings_check(
 ) -> dg.AssetChecksDefinition:
     table = f"{use_case.name}/monitoring"
     remedy = remedies(use_case)[section]
+    blind_remedy = (
+        "See by `ml-assets doctor` that registry and tables can be read, then run "
+        "`ml-assets run monitoring` for these days again."
+    )
 
     @dg.asset_check(
         asset=[use_case.name, "monitoring"],
@@ -79,16 +84,25 @@ def _findings_check(
         frame = lake.read(table, min(keys), max(keys))
         here = frame[frame["section"] == section]
         found = trouble(here)
+        judged = sorted(set(here.loc[here["state"].isin(_JUDGED), "day"]))
+        # Not to be able to look is no good news, and no end of earlier trouble.
+        blind = here[(here["state"] == "unknown") & ~here["day"].isin(judged)]
         states = here["state"].dropna().value_counts()
+        told = None
+        if not found.empty:
+            told = f"{_told(found, cause)} {remedy}"
+        elif not blind.empty:
+            told = f"{_told(blind, f'it is not known whether {cause}')} {blind_remedy}"
         return dg.AssetCheckResult(
-            passed=found.empty,
+            passed=told is None,
             severity=dg.AssetCheckSeverity.WARN,
-            description=None if found.empty else f"{_told(found, cause)} {remedy}",
+            description=told,
             metadata={
                 "days": len(keys),
                 "states": {str(state): int(count) for state, count in states.items()},
                 "found": found[["day", "subject", "since", "sentence"]].to_dict("records")[:50],
-                FAILING_DAYS: sorted(found["day"].unique().tolist()),
+                JUDGED_DAYS: judged,
+                FAILING_DAYS: sorted({*found["day"], *blind["day"]}),
             },
         )
 
@@ -195,7 +209,7 @@ def judge_on_time(
     start = use_case.start_date.isoformat()
     account = _account(use_case, lake, day)
     features = lake.rows_per_day(f"{use_case.name}/features").get(day, 0)
-    stand = _standing(use_case, lake, day)
+    stand = standing_per_day(use_case, lake, day, day).get(day, 0)
     held_back = max(int(account["rows_kept"]) - features, 0) if account is not None else 0
     unscored = max(features - stand, 0)
 
@@ -274,14 +288,6 @@ def _account(use_case: UseCase, lake: Lake, day: str) -> pd.Series | None:
         return None
     columns = ["day", "rows_read", "rows_kept", "fingerprint"]
     return lake.read(table, day, day, columns=columns).iloc[0]
-
-
-def _standing(use_case: UseCase, lake: Lake, day: str) -> int:
-    """How many of the day's predictions stand: one for each application."""
-    table = f"{use_case.name}/predictions"
-    if day not in lake.rows_per_day(table):
-        return 0
-    return len(standing(lake.read(table, day, day, columns=["day", "superseded_at"])))
 
 
 def _unread(use_case: UseCase, source: Source, day: str, account: pd.Series | None) -> int | None:

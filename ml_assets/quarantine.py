@@ -6,12 +6,13 @@ same asset, which `replay` asks for.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 import dagster as dg
 import pandas as pd
 
 from ml_assets.champions import history
-from ml_assets.changes import recent
+from ml_assets.changes import TORN, extracted_fingerprints, recent, standing_per_day
 from ml_assets.environment import Environment
 from ml_assets.resources.lake import Lake
 from ml_assets.runs import RunFailed, run_days
@@ -45,13 +46,44 @@ def rows_aside(lake: Lake, use_case: UseCase, day: str | None = None) -> pd.Data
         ValueError: There is no quarantine of this day.
     """
     table = f"{use_case.name}/quarantine"
-    days = sorted(lake.rows_per_day(table))
-    if day is not None:
-        days = [known for known in days if known == day]
+    days = [each for each in sorted(lake.rows_per_day(table)) if day in (None, each)]
     if not days:
-        when = f" of {day}" if day else ""
-        raise ValueError(f"no row{when} is in quarantine: there is nothing to show or to replay.")
+        raise _nothing(day)
     return lake.read(table, days[0], days[-1])
+
+
+def days_to_replay(
+    environment: Environment, use_case: UseCase, lake: Lake, day: str | None, now: datetime
+) -> list[str]:
+    """The days with rows in quarantine, and those that a replay which died left half done.
+
+    Args:
+        environment: Its settings.
+        use_case: Whose quarantine.
+        lake: The tables.
+        day: This day alone.
+        now: The present instant.
+
+    Raises:
+        ValueError: There is no such day.
+    """
+
+    def rows(stage: str) -> dict[str, int]:
+        return lake.rows_per_day(f"{use_case.name}/{stage}")
+
+    raw, features = rows("raw"), rows("features")
+    known = extracted_fingerprints(use_case, lake, environment, now)
+    wanted = set(rows("quarantine"))
+    wanted |= {each for each, found in known.items() if found == TORN}
+    wanted |= {each for each in known if raw.get(each, 0) != features.get(each, 0)}
+    if history(lake, use_case):
+        young = sorted(each for each in features if recent(each, environment, now))
+        said = standing_per_day(use_case, lake, young[0], young[-1]) if young else {}
+        wanted |= {each for each in young if said.get(each, 0) != features[each]}
+    chosen = [each for each in sorted(wanted) if day in (None, each)]
+    if not chosen:
+        raise _nothing(day)
+    return chosen
 
 
 def summary(aside: pd.DataFrame) -> pd.DataFrame:
@@ -71,7 +103,7 @@ def replay(
     days: Iterable[str],
     *,
     changed: Iterable[str],
-    now: pd.Timestamp,
+    now: datetime,
     on_day: Callable[[str], None],
 ) -> list[Replayed]:
     """Judge the rows of some days again, by the contract of now, and let features follow.
@@ -119,3 +151,8 @@ def replay(
         after = lake.rows_per_day(table).get(day, 0)
         done.append(Replayed(day, before.get(day, 0), after, day in changed, problem))
     return done
+
+
+def _nothing(day: str | None) -> ValueError:
+    when = f" of {day}" if day else ""
+    return ValueError(f"no row{when} is in quarantine: there is nothing to show or to replay.")

@@ -1,14 +1,22 @@
 """Quarantine through the command line: what is there, and judging it again, once."""
 
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
 import pytest
 from pandera.typing import Series
 
-from ml_assets.changes import changed_days, extracted_fingerprints, source_days
-from ml_assets.quarantine import Replayed, replay, rows_aside, summary
+from ml_assets.changes import (
+    TORN,
+    changed_days,
+    extracted_fingerprints,
+    rows_told,
+    source_days,
+)
+from ml_assets.quarantine import Replayed, days_to_replay, replay, rows_aside, summary
+from ml_assets.resources.lake import Lake, LakeError, Written
 from ml_assets.runs import RunFailed
 from ml_assets.use_cases.claims.schema import ClaimsFeatures, ClaimsRaw
 from ml_assets_tests.conftest import Platform
@@ -42,11 +50,19 @@ def mended(platform: Platform) -> Platform:
     return Platform(platform.environment, platform.instance, use_case)
 
 
+def source(platform: Platform) -> dict[str, str]:
+    return source_days(platform.use_case, platform.environment, platform.source, NOW).days
+
+
+def extracted(platform: Platform) -> dict[str, str]:
+    return extracted_fingerprints(platform.use_case, platform.lake, platform.environment, NOW)
+
+
+def changed(platform: Platform) -> dict[str, str]:
+    return changed_days(source(platform), extracted(platform))
+
+
 def replayed(platform: Platform, *days: str) -> list[Replayed]:
-    changed = changed_days(
-        source_days(platform.use_case, platform.environment, platform.source, NOW).days,
-        extracted_fingerprints(platform.use_case, platform.lake, platform.environment, NOW),
-    )
     return replay(
         platform.definitions,
         platform.instance,
@@ -54,7 +70,7 @@ def replayed(platform: Platform, *days: str) -> list[Replayed]:
         platform.use_case,
         platform.lake,
         days,
-        changed=changed,
+        changed=changed(platform),
         now=NOW,
         on_day=lambda day: None,
     )
@@ -118,6 +134,39 @@ def replay_stored(platform: Platform) -> list[Replayed]:
         now=NOW,
         on_day=lambda day: None,
     )
+
+
+@pytest.mark.parametrize("stage", ["quarantine", "extraction", "features"])
+def test_a_replay_that_dies_between_its_tables_is_ended_by_the_next(
+    too_young: Platform, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = mended(too_young)
+    write = Lake.write
+
+    def dying(self: Lake, table: str, *arguments: Any, **more: Any) -> Written:
+        if table == f"claims/{stage}":
+            raise LakeError("the disk is full")
+        return write(self, table, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "write", dying)
+        (died,) = replayed(platform, TUESDAY)
+        assert "the disk is full" in died.problem
+    torn = stage != "features"
+    assert (extracted(platform)[TUESDAY] == TORN) is torn
+    if torn:  # the sensor asks for such a day; the stored rows alone cannot tell what it was
+        assert list(changed(platform)) == [TUESDAY]
+        assert "died between its tables" in replay_stored(platform)[0].problem
+
+    days = days_to_replay(platform.environment, platform.use_case, platform.lake, None, NOW)
+    replayed(platform, *days)
+
+    assert TUESDAY in days
+    account = platform.table("extraction", TUESDAY).iloc[0]
+    assert young(platform, "features") == 3
+    assert account["rows_read"] == rows_told(source(platform)[TUESDAY])
+    assert account["duplicates_dropped"] == 0
+    assert changed(platform) == {}
 
 
 def test_what_a_replay_gives_is_what_reading_the_source_gives(too_young: Platform) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import Field
 
 from ml_assets.assets.common import code_version, previews, spec, table_pool
-from ml_assets.changes import now
+from ml_assets.changes import accounts, now
 from ml_assets.core.contract import Judged, judge, rejudge
 from ml_assets.core.tables import Extraction, Quarantine, keyed
 from ml_assets.core.texts import visible
@@ -144,15 +144,21 @@ def _judge_again(
 
     The fingerprints stay those of the reading, so that the sensor still sees what changed since.
     """
-    raw, quarantine, account = (
-        lake.read(f"{use_case.name}/{stage}", days[0], days[-1])
-        for stage in ("raw", "quarantine", "extraction")
-    )
+    account = accounts(use_case, lake, days[0], days[-1])
     if never := sorted(set(days) - set(account["day"])):
         raise LakeError(
             f"{never[0]} was never extracted, so there is nothing to judge again. Materialise "
             f"{use_case.name}/raw for it first."
         )
+    if torn := account.loc[account["torn"], "day"].tolist():
+        # Which of the rows count twice cannot be told from the tables.
+        raise LakeError(
+            f"an extraction of {torn[0]} died between its tables, so that they cannot be judged "
+            f"again. Read the day from the source: `ml-assets run ingestion --day {torn[0]}`."
+        )
+    raw, quarantine = (
+        lake.read(f"{use_case.name}/{stage}", days[0], days[-1]) for stage in ("raw", "quarantine")
+    )
     judged = rejudge(
         raw,
         quarantine,

@@ -5,6 +5,7 @@ Which versions somebody needs is decided here; how a table is cleaned up is in
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,15 +15,16 @@ import pandas as pd
 
 from ml_assets.assets.common import code_version, spec, table_pool
 from ml_assets.causes import cause_of
+from ml_assets.champions import history
 from ml_assets.changes import now
 from ml_assets.core.tables import Maintenance
-from ml_assets.environment import Environment
+from ml_assets.environment import Environment, mask_url
 from ml_assets.failures import clear_failures
 from ml_assets.locks import tables_lock
 from ml_assets.partitions import daily
 from ml_assets.resources.clean_up import clean_up
-from ml_assets.resources.lake import Lake
-from ml_assets.resources.registry import Registry, RegistryError
+from ml_assets.resources.lake import Lake, LakeError
+from ml_assets.resources.registry import Registry, RegistryError, Version
 from ml_assets.use_case import UseCase
 
 _TRIES_AGAIN = 2
@@ -64,6 +66,7 @@ def maintenance_asset(use_case: UseCase, environment: Environment) -> dg.AssetsD
         note = {"cause": cause_of(context.run.tags), "run_id": context.run.run_id}
         rows, kept = [], {}
         with clear_failures():
+            _require_ours(environment, lake)
             needed = _needed(context, use_case, lake, registry, _local_day(since, environment))
             tables = [name for name in lake.tables() if name.startswith(f"{use_case.name}/")]
         for table in tables:
@@ -105,6 +108,39 @@ def _needed(
         raise dg.RetryRequested(_TRIES_AGAIN, seconds_to_wait=_PAUSE_SECONDS) from error
 
 
+def _require_ours(environment: Environment, lake: Lake) -> None:
+    """Only its owner knows all the registries whose models need a lake's versions."""
+    owner = lake.owner()
+    if owner not in (None, environment.name):
+        raise LakeError(
+            f"the lake belongs to {owner}, so {environment.name} removes nothing from it: its "
+            f"models are in the registry of {owner}. Run maintenance there."
+        )
+
+
+def _require_same_record(
+    use_case: UseCase, lake: Lake, registry: Registry, registered: Sequence[Version]
+) -> None:
+    """Refuse a registry that has not the model which the lake's own record names last.
+
+    One that is empty or of somewhere else would look as if no model needed any version.
+    """
+    reigns = history(lake, use_case)
+    if reigns:
+        last, role = (reigns[-1].version, reigns[-1].sha256), "serves"
+    elif newest := lake.newest(f"{use_case.name}/model"):
+        last, role = (newest["version"], newest["sha256"]), "was trained last"
+    else:
+        return
+    if last not in {(each.version, each.sha256) for each in registered}:
+        raise RegistryError(
+            f"the registry {mask_url(registry.url)} does not hold {use_case.name} version "
+            f"{last[0]}, which {role} by the lake's own record, so which versions of tables models "
+            "need is not known, and nothing is removed. Correct ML_ASSETS_REGISTRY_URL, or restore "
+            "the registry from its backup."
+        )
+
+
 def _local_day(instant: datetime, environment: Environment) -> str:
     return instant.astimezone(environment.zone).date().isoformat()
 
@@ -125,10 +161,12 @@ def needed_versions(
         since: A day, YYYY-MM-DD.
 
     Raises:
-        RegistryError: The registry cannot be read, or it lacks the manifest of a version.
+        RegistryError: The registry cannot be read, it lacks the manifest of a version, or it is
+            not the one of this lake.
         LakeError: The training sets cannot be read.
     """
     registered = registry.versions(use_case.name)
+    _require_same_record(use_case, lake, registry, registered)
     manifests: list[dict[str, Any]] = []
     for each in registered:
         try:

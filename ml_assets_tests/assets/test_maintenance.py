@@ -179,6 +179,34 @@ def test_nothing_is_removed_while_the_manifest_of_a_model_is_lost(
     aside.rename(lost)
 
 
+@pytest.mark.parametrize("decided", [True, False])
+def test_nothing_is_removed_beside_a_registry_that_has_not_the_lakes_models(
+    corrected: Platform, decided: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    correct(corrected.lake, "2026-01-08", "2026-01-08")
+    before = {each.path for each in corrected.lake.stored(FEATURES)}
+    monkeypatch.setattr(maintenance, "_PAUSE_SECONDS", 0)
+    if not decided:
+        monkeypatch.setattr(maintenance, "history", lambda *_: [])
+    settings = corrected.environment.registry
+    other = settings.model_copy(update={"url": f"sqlite:///{corrected.environment.home}/other.db"})
+    environment = corrected.environment.model_copy(update={"registry": other})
+
+    with pytest.raises(RunFailed, match=r"other\.db does not hold claims version 1, which "):
+        Platform(environment, corrected.instance).run("maintenance", LAST)
+
+    assert {each.path for each in corrected.lake.stored(FEATURES)} == before
+
+
+def test_a_lake_that_is_shared_is_cleaned_up_by_its_owner_alone(corrected: Platform) -> None:
+    environment = corrected.environment.model_copy(
+        update={"name": "preprod", "shares": ["dev.lake", "dev.registry"]}
+    )
+
+    with pytest.raises(RunFailed, match=r"belongs to dev, so preprod removes nothing"):
+        Platform(environment, corrected.instance).run("maintenance", LAST)
+
+
 def test_readers_are_not_disturbed(corrected: Platform) -> None:
     lake = corrected.lake
     expected = lake.read(FEATURES, FIRST, "2026-01-07")

@@ -12,6 +12,7 @@ import pytest
 from ml_assets.core.tables import Monitoring
 from ml_assets.monitoring_pages import page_file
 from ml_assets_tests.conftest import Platform, new_platform, small_environment
+from ml_assets_tests.test_alert_sensor import Alerted
 
 FIRST, LAST = "2026-01-12", "2026-01-23"  # a Monday, and a Friday
 CHECKS = ("inputs_stable", "outputs_stable", "performance_holds", "page_written")
@@ -264,17 +265,51 @@ def test_no_champion_and_days_without_rows_are_states_and_no_errors(platform: Pl
     assert "<h2" in page
 
 
+def lose_registry(platform: Platform) -> None:
+    for name in ("mlflow.db", "cache"):
+        place = platform.environment.home / name
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+
+
 @pytest.mark.slow
 def test_a_lost_registry_is_told_and_the_rest_is_looked_at(copy: Platform) -> None:
-    for name in ("mlflow.db", "cache"):
-        place = copy.environment.home / name
-        shutil.rmtree(place) if place.is_dir() else place.unlink()
+    lose_registry(copy)
 
     copy.run("monitoring", LAST)
 
     assert states(copy, LAST, "inputs") == {"all": "unknown"}
     assert set(states(copy, LAST, "outcomes").values()) == {"unknown"}
     assert states(copy, LAST, "weeks") == dict.fromkeys(("2026-01-05", "2026-01-12"), "ok")
+    for name, cause in (
+        ("inputs_stable", "inputs have drifted"),
+        ("performance_holds", "what came true is worse than promised"),
+    ):
+        evaluation = check(copy, name)
+        assert not evaluation.passed
+        told = f"On {LAST} it is not known whether {cause}: what version 1 was made from is not"
+        assert (evaluation.description or "").startswith(told)
+        assert "`ml-assets doctor`" in (evaluation.description or "")
+
+
+@pytest.mark.slow
+def test_a_day_that_cannot_be_looked_at_ends_no_trouble(copy: Platform) -> None:
+    said = copy.table("predictions", "2026-01-11", LAST)
+    copy.lake.write(
+        "claims/predictions", said.assign(probability=1 - said["probability"]), "2026-01-11", LAST
+    )
+    alerted = Alerted(copy, [])
+    copy.run("monitoring", "2026-01-22")
+    before = {each.title: each.kind for each in alerted.tick()}
+    lose_registry(copy)
+
+    copy.run("monitoring", LAST)
+
+    after = {each.title: each.kind for each in alerted.tick()}
+    for name in ("outputs_stable", "performance_holds"):
+        title = f"claims/monitoring: {name} fails for"
+        assert before[f"{title} 2026-01-22"] == "trouble"
+        assert after[f"{title} {LAST}"] == "trouble"
+    assert "well" not in after.values()
 
 
 def test_a_page_that_cannot_be_written_warns_and_leaves_the_table(copy: Platform) -> None:
