@@ -128,6 +128,20 @@ def test_rows_that_a_newer_file_replaces_are_counted_on_their_day(landed: Landed
     assert (told["rows_read"], told["rows_left_out_for_newer_files"]) == (50, 7)
 
 
+def test_a_file_that_lacks_an_optional_column_is_named(landed: Landed) -> None:
+    rows = simulated(MONDAY)
+    without = rows.head(50).drop(columns="family_history_3")
+    (landed.inbox / "a.csv").write_bytes(as_csv(without))
+    (landed.inbox / "b.csv").write_bytes(as_csv(rows.tail(50).assign(new="x")))
+    landed.tick()
+
+    landed.platform.run("ingestion", MONDAY)
+
+    told = landed.platform.metadata("raw", MONDAY)
+    assert told["columns_absent_in_files"] == {"a.csv": ["family_history_3"]}
+    assert (told["columns_absent"], told["columns_ignored"]) == ([], ["new"])
+
+
 def test_rows_of_no_day_go_to_quarantine_on_the_day_they_were_taken(landed: Landed) -> None:
     platform = landed.platform
     lines = as_csv(simulated(TUESDAY).head(4).assign(application_id=list("abcd"))).splitlines()

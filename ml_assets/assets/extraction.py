@@ -100,13 +100,19 @@ def extraction_assets(use_case: UseCase, environment: Environment) -> dg.AssetsD
         # the queue apart already; this, those of the command line, which do not queue.
         with clear_failures(), tables_lock(environment.home, use_case.name):
             superseded: Mapping[str, int] = {}
+            lacking: Mapping[str, Sequence[str]] = {}  # of optional columns
             if config.replay:
                 judged, prints = _judge_again(use_case, environment, lake, days)
             else:
                 found = extract(source, use_case, days)
                 judged, prints = _judged(use_case, environment, days, found), found.fingerprints
                 superseded = found.superseded
-            _tell_columns(context, judged)
+                lacking = {
+                    visible(path): absent
+                    for path, names in found.lacking.items()
+                    if (absent := [name for name in names if name in raw_schema.columns])
+                }
+            _tell_columns(context, judged, lacking)
             aside = _put_aside(use_case, lake, judged.quarantine, days, context.run.run_id)
             frames = {
                 "raw": judged.good,
@@ -115,7 +121,7 @@ def extraction_assets(use_case: UseCase, environment: Environment) -> dg.AssetsD
                     fingerprint=[prints.get(day, "") for day in judged.extraction["day"]]
                 ),
             }
-            _describe(context, use_case, frames, judged, superseded)
+            _describe(context, use_case, frames, judged, superseded, lacking)
             for name, frame in frames.items():
                 yield dg.Output(frame, output_name=name)
 
@@ -199,7 +205,9 @@ def _put_aside(
     return bad
 
 
-def _tell_columns(context: dg.AssetExecutionContext, judged: Judged) -> None:
+def _tell_columns(
+    context: dg.AssetExecutionContext, judged: Judged, lacking: Mapping[str, Sequence[str]]
+) -> None:
     """Columns that came or went without breaking the contract are news all the same."""
     if judged.ignored:
         context.log.info(
@@ -211,6 +219,11 @@ def _tell_columns(context: dg.AssetExecutionContext, judged: Judged) -> None:
             f"the source lacks optional columns, so all their values are missing: "
             f"{', '.join(judged.absent)}"
         )
+    for path, absent in lacking.items():
+        context.log.warning(
+            f"the file {path} lacks optional columns that other files have, so their values are "
+            f"missing in its rows: {', '.join(absent)}"
+        )
 
 
 def _describe(
@@ -219,6 +232,7 @@ def _describe(
     frames: dict[str, pd.DataFrame],
     judged: Judged,
     superseded: Mapping[str, int],
+    lacking: Mapping[str, Sequence[str]],
 ) -> None:
     """Say, for each day, what a person wants to know without opening the table."""
     reasons = frames["quarantine"].groupby("day")["reason"].value_counts()
@@ -230,6 +244,7 @@ def _describe(
     columns = {
         "columns_ignored": [visible(name) for name in judged.ignored],
         "columns_absent": list(judged.absent),
+        "columns_absent_in_files": dict(lacking),
     }
     context.add_asset_metadata(columns, dg.AssetKey([use_case.name, "raw"]))
     for account in frames["extraction"].to_dict("records"):

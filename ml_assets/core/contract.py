@@ -98,7 +98,7 @@ def judge(
     """
     rows = without_views(rows)
     judging = _Judging(schema, days, key, received_at, updated_at, zone)
-    columns = judge_columns(rows, schema, zone)
+    columns = judge_columns(rows, schema, zone, received_at)
     return judging.verdict([rows], columns, new_columns(rows, schema), absent_columns(rows, schema))
 
 
@@ -139,7 +139,7 @@ def rejudge(
     bad = bad.append_column(ASSIGNED_DAY, pa.array(quarantine["day"], pa.string()))
     bad = bad.append_column(ORIGIN, pa.array(quarantine["origin"], pa.string(), from_pandas=True))
     judging = _Judging(schema, days, key, received_at, updated_at, zone)
-    of_kept = judge_columns(kept, schema, zone)
+    of_kept = judge_columns(kept, schema, zone, received_at)
     columns = {
         # A row in quarantine may lack anything: it is judged by itself, not by its columns.
         name: joined([of_kept[name], _read_or_missing(bad, name, column.dtype.type)])

@@ -19,8 +19,25 @@ import pandas as pd
 import pandera.pandas as pandera
 import pyarrow as pa
 
-from ml_assets.core.raw_rows import RAW, RESERVED, is_json, to_json, told
-from ml_assets.core.reading import Kind, Read, all_missing, as_pandas, kind_of, read
+from ml_assets.core.raw_rows import (
+    ASSIGNED_DAY,
+    ORIGIN,
+    RAW,
+    RESERVED,
+    is_json,
+    to_json,
+)
+from ml_assets.core.raw_rows import told as in_words
+from ml_assets.core.reading import (
+    Kind,
+    Positions,
+    Read,
+    all_missing,
+    as_pandas,
+    kind_of,
+    local_days,
+    read,
+)
 from ml_assets.core.texts import visible
 
 Verdict = Literal["ok", "ignored", "optional_missing", "missing", "renamed", "changed_type"]
@@ -34,6 +51,7 @@ _KINDS: dict[Kind, str] = {
 }
 _SIMILAR = 0.6  # of two names, as difflib counts; its own default for close matches
 _TRIED_ROWS = 1_000  # enough to tell whether a column's values suit the contract
+_MORE_THAN_ODD = 10  # wrong values; fewer among missing ones are rows to quarantine
 _LONGEST_EXAMPLE = 40
 
 
@@ -100,12 +118,20 @@ def absent_columns(rows: pa.Table, schema: pandera.DataFrameSchema) -> tuple[str
 
 
 def judge_columns(
-    rows: pa.Table, schema: pandera.DataFrameSchema, zone: ZoneInfo
+    rows: pa.Table, schema: pandera.DataFrameSchema, zone: ZoneInfo, received_at: str
 ) -> dict[str, Read]:
     """Read every column of the contract, once it is sure that the columns are the ones meant.
 
     An optional column that is absent is read as missing values. A column has changed its type when
-    most of the values that it holds cannot be read; where there are none, nothing can be told.
+    on some day most of the values that it holds cannot be read, and these are not just a few; where
+    there are none, nothing can be told. Each day is looked at by itself, so that a range of days
+    comes to what its days come to one by one.
+
+    Args:
+        rows: Rows as the source gives them.
+        schema: Contract of the raw rows.
+        zone: The time zone of the days.
+        received_at: Column that decides a row's day, where the source has not assigned one.
 
     Raises:
         ContractError: Columns share a name, or a required one is missing, was renamed or changed
@@ -114,16 +140,20 @@ def judge_columns(
     _refuse_names(rows)
     _refuse_zoneless(rows, schema, zone)
     columns = columns_of(schema)
-    reads = {}
-    trouble = bool(_missing(rows, schema))
-    for name, column in columns.items():
-        if name in rows.column_names:
-            reads[name] = read(rows[name], column.dtype.type)
-            trouble = trouble or _has_changed(reads[name], rows[name])
-        else:
-            reads[name] = all_missing(len(rows), column.dtype.type)
-    if trouble:
+    if _missing(rows, schema):
         raise ContractError(_told(compare(rows, schema)))
+    reads = {
+        name: read(rows[name], column.dtype.type)
+        if name in rows.column_names
+        else all_missing(len(rows), column.dtype.type)
+        for name, column in columns.items()
+    }
+    if suspects := [each for each in reads.values() if len(each.wrong)]:
+        days = _days(rows, reads[received_at], zone)
+        changed = np.concatenate([_changed_days(each, days) for each in suspects])
+        if len(changed):
+            of_first = np.flatnonzero(days == changed.min())
+            raise ContractError(_told(compare(rows.take(pa.array(of_first)), schema)))
     return reads
 
 
@@ -144,7 +174,7 @@ def compare(rows: pa.Table, schema: pandera.DataFrameSchema) -> list[Difference]
     for name, column in columns_of(schema).items():
         expected = _expected(column)
         if name in rows.column_names:
-            found.append(_compared(name, column, rows[name], expected))
+            found.append(_compared(name, column, rows, expected))
         elif rename := renames.get(name):
             found.append(Difference(name, expected, "", "renamed", None, rename))
         else:
@@ -177,10 +207,24 @@ def _refuse_zoneless(rows: pa.Table, schema: pandera.DataFrameSchema, zone: Zone
                 )
 
 
-def _has_changed(found: Read, column: pa.ChunkedArray) -> bool:
-    wrong = len(found.wrong)
-    readable = len(column) - found.values.null_count
-    return wrong > readable
+def _days(rows: pa.Table, received: Read, zone: ZoneInfo) -> Positions:
+    """A number for each row's day, ascending; rows without a day belong to the first."""
+    if ASSIGNED_DAY in rows.column_names:
+        days = pd.factorize(rows[ASSIGNED_DAY].to_numpy(), sort=True)[0]
+    else:
+        days = local_days(received.values, zone)[0]
+    known = days[days >= 0]
+    return np.where(days >= 0, days, known.min() if len(known) else 0)
+
+
+def _changed_days(found: Read, days: Positions) -> Positions:
+    """The days on which values are of another type: most of them, and more than a few odd ones."""
+    readable = found.values.is_valid().to_numpy(zero_copy_only=False)
+    wrong, right, all_ = (
+        np.bincount(part, minlength=int(days.max(initial=0)) + 1)
+        for part in (days[found.wrong], days[readable], days)
+    )
+    return np.flatnonzero((wrong > right) & ((wrong >= _MORE_THAN_ODD) | (2 * wrong >= all_)))
 
 
 def _missing(rows: pa.Table, schema: pandera.DataFrameSchema) -> list[str]:
@@ -228,15 +272,21 @@ def _likely_renames(
     return renames
 
 
-def _compared(name: str, column: Any, values: pa.ChunkedArray, expected: str) -> Difference:
+def _compared(name: str, column: Any, rows: pa.Table, expected: str) -> Difference:
+    values = rows[name]
     found = read(values, column.dtype.type)
     zoneless = pa.types.is_timestamp(values.type) and values.type.tz is None
-    changed = _has_changed(found, values) or (zoneless and kind_of(column.dtype.type) == "instant")
+    as_one = np.zeros(len(values), dtype=np.int64)
+    changed = len(_changed_days(found, as_one)) > 0
+    changed = changed or (zoneless and kind_of(column.dtype.type) == "instant")
     example = int(found.wrong[0]) if len(found.wrong) else None
+    told = _found(values, example, len(found.zoneless) > 0)
+    if changed and example is not None and ORIGIN in rows.column_names:
+        told += f" in {rows[ORIGIN][example].as_py()}"
     return Difference(
         name,
         expected,
-        _found(values, example, len(found.zoneless) > 0),
+        told,
         "changed_type" if changed else "ok",
         _breaking(found, column) if len(values) else None,
     )
@@ -306,7 +356,7 @@ def _found(values: pa.ChunkedArray, position: int | None = None, zoneless: bool 
         position = int(np.argmax(valid))
     (row,) = to_json(pa.table({"value": values.slice(position, 1)}), ())
     value = json.loads(row)["value"]
-    example = told(value) or ""
+    example = in_words(value) or ""
     if len(example) > _LONGEST_EXAMPLE:
         example = example[:_LONGEST_EXAMPLE] + "…"
     return f"{kind}, for example {repr(example) if isinstance(value, str) else example}"

@@ -280,6 +280,8 @@ def _parse(body: _Body, columns: Sequence[str], *, across: bool) -> pa.Table:
                 check_utf8=False,  # the file as a whole was checked
             ),
         )
+    except pa.ArrowMemoryError:
+        raise
     except pa.ArrowException as error:
         raise FileError(_fault(body) or f"it cannot be read: {error}") from None
     return table

@@ -163,7 +163,7 @@ def _read_parquet(
         else:
             table = file.read()
         plain = _without_dictionaries(_wanted(table, columns))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError) as error:  # a damaged one may ask for endless memory
         raise FileError(
             f"it is not a sound Parquet file ({error}). Have it written and delivered again."
         ) from None

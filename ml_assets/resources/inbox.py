@@ -7,6 +7,7 @@ of rows is `ml_assets.resources.landing`.
 import difflib
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import NamedTuple, Protocol
@@ -36,6 +37,7 @@ from ml_assets.resources.places import (
 _INSTANT = pd.DatetimeTZDtype("us", "UTC")
 _MARKER = ".done"
 _UNDER_WAY = (".part", ".tmp", ".filepart", ".crdownload", "~")
+NO_LIMIT = 2**63  # a file that was taken stays readable, whatever the limit is by now
 _AT_ONCE = 64  # files on record in one commit, which takes longer than most files
 
 
@@ -176,7 +178,11 @@ class Inbox:
         except PermissionError as error:
             self._wait(entry, f"cannot be read: {error.strerror or error}")
             return
-        if leftover and self.ledger.newest[path].sha256 == copy.sha256:
+        if (
+            leftover
+            and self.ledger.newest[path].sha256 == copy.sha256
+            and not self._may_map_anew(copy.sha256)
+        ):
             self.place.drop(copy)
             self._remove(entry)
             return
@@ -184,7 +190,13 @@ class Inbox:
             self.place.drop(copy)
             self._wait(entry, reason)
             return
-        file = self._judged(entry, copy)
+        try:
+            file = self._judged(entry, copy)
+        except MemoryError:
+            # Nothing is wrong with the file, so it must not be rejected for it.
+            self.place.drop(copy)
+            self._wait(entry, "there is not enough memory to read it; it is tried again")
+            return
         if file.outcome == "rejected":
             self._put_aside(file, copy)
             self.ledger.add(file)
@@ -215,7 +227,8 @@ class Inbox:
             taken_at=self.now,
         )
         if (known := self.ledger.first(copy.sha256)) is not None:
-            return replace(line, rows=known.rows, days=known.days, columns=known.columns)
+            days = self._mapped_anew(known, copy) if self._may_map_anew(copy.sha256) else known.days
+            return replace(line, rows=known.rows, days=days, columns=known.columns)
         try:
             self._require_readable(entry, copy)
         except FileError as error:
@@ -223,14 +236,37 @@ class Inbox:
         data = self.place.read(copy.key)
         try:
             found = self._read(data, file_format(entry.path) or "")
-            days = counted_days(found.table, self.received_at, self.zone, self.first_day, line.day)
+            counted = counted_days(
+                found.table, self.received_at, self.zone, self.first_day, line.day
+            )
         except FileError as error:
             return replace(line, outcome="rejected", reason=visible(str(error)))
+        except MemoryError:
+            raise
         except Exception as error:
             # One file that we cannot cope with must not keep all others from being taken.
             unforeseen = f"it cannot be read, for a reason that we did not foresee: {error!r}"
             return replace(line, outcome="rejected", reason=visible(unforeseen))
-        return replace(line, rows=len(found.lines), days=days.counts(), columns=found.names)
+        return replace(line, rows=len(found.lines), days=counted.counts(), columns=found.names)
+
+    def _may_map_anew(self, sha256: str) -> bool:
+        """Whether rows of a content in force that had no day when it was taken may have one now."""
+        known = self.ledger.first(sha256)
+        return (
+            known is not None
+            and known.day in known.days
+            and (known.day, known.first_day) != (self.today.isoformat(), self.first_day.isoformat())
+            and self.ledger.path_in_force(sha256) is not None
+        )
+
+    def _mapped_anew(self, known: File, copy: Copy) -> Mapping[str, int]:
+        """The days of a content that came again: other ones if more of its rows have a day now."""
+        data = self.place.read(copy.key)
+        found = read_file(data, file_format(known.path) or "", max_bytes=NO_LIMIT, known=True)
+        column = found.table, self.received_at, self.zone
+        then = counted_days(*column, date.fromisoformat(known.first_day), known.day)
+        present = counted_days(*column, self.first_day, self.today.isoformat())
+        return present.counts() if present.own > then.own else known.days
 
     def _require_readable(self, entry: Entry, copy: Copy) -> None:
         """Refuse a file that need not be read at all."""
@@ -267,8 +303,17 @@ class Inbox:
         before = self.ledger.holder(file.path)
         replay = self.ledger.replay(file.path, file.sha256)
         like = self.ledger.path_in_force(file.sha256)
+        days = self.ledger.days()
         if self.ledger.add(file):
+            if like:
+                return replace(file, reason="rows of it that had no day before have one now")
             reason = f"replaces the content taken on {before.day}" if before else ""
+            if emptied := sorted(days - self.ledger.days()):
+                reason += (
+                    f", and leaves no row of {', '.join(emptied[:3])}"
+                    f"{' …' if len(emptied) > 3 else ''}: if that is not meant, deliver both "
+                    "again, each under a name of its own"
+                )
             return replace(file, reason=reason)
         if not replay:
             return replace(file, outcome="repeated", reason=f"the same content as {like}")
@@ -342,6 +387,7 @@ class CountedDays(NamedTuple):
 
     codes: np.ndarray
     names: list[str]
+    own: int  # rows counted in the day of their own instant
 
     def counts(self) -> dict[str, int]:
         """Rows of each day that has any."""
@@ -377,7 +423,8 @@ def counted_days(
     if taken_on not in names:
         names = [*names, taken_on]
     within = np.array([first_day.isoformat() <= name <= taken_on for name in names])
-    return CountedDays(np.where((codes >= 0) & within[codes], codes, names.index(taken_on)), names)
+    own = (codes >= 0) & within[codes]
+    return CountedDays(np.where(own, codes, names.index(taken_on)), names, int(own.sum()))
 
 
 def archive_key(first: File) -> str:

@@ -35,7 +35,7 @@ from ml_assets.core.raw_rows import ASSIGNED_DAY, ORIGIN
 from ml_assets.core.reading import read
 from ml_assets.environment import mask_url
 from ml_assets.resources.files import combine, file_format, read_file
-from ml_assets.resources.inbox import Inbox, Taken, Waiting, archive_key, counted_days
+from ml_assets.resources.inbox import NO_LIMIT, Inbox, Taken, Waiting, archive_key, counted_days
 from ml_assets.resources.lake import Lake
 from ml_assets.resources.ledger import Content, File, ledger_of, read_files
 from ml_assets.resources.places import Place, open_place
@@ -180,11 +180,12 @@ class Landing:
             empty = pa.table({name: pa.array([], pa.string()) for name in dict.fromkeys(names)})
             return Extract(empty, fingerprints)
         stands, rows = _newest(tables, key, updated_at)
+        lacking = _lacking(contents)
         if stands.all():
-            return Extract(rows, fingerprints)
+            return Extract(rows, fingerprints, lacking=lacking)
         gone = rows.column(ASSIGNED_DAY).filter(pa.array(~stands)).value_counts().to_pylist()
         superseded = {each["values"]: each["counts"] for each in gone}
-        return Extract(rows.filter(pa.array(stands)), fingerprints, superseded)
+        return Extract(rows.filter(pa.array(stands)), fingerprints, superseded, lacking)
 
     def _rows(
         self,
@@ -198,7 +199,7 @@ class Landing:
         first = content.first
         kind = file_format(first.path) or ""
         data = self._archived(place, first)
-        found = read_file(data, kind, max_bytes=_NO_LIMIT, known=True)
+        found = read_file(data, kind, max_bytes=NO_LIMIT, known=True)
         if received_at not in found.names:
             raise LandingError(
                 f"{content.path}, which was taken, has no column {received_at!r}. Was the use "
@@ -278,7 +279,6 @@ class Landing:
 
 
 _NEVER = np.iinfo(np.int64).min
-_NO_LIMIT = 2**63  # a file that was taken stays readable, whatever the limit is by now
 
 
 def _newest(tables: list[pa.Table], key: str, updated_at: str) -> tuple[np.ndarray, pa.Table]:
@@ -318,6 +318,16 @@ def _codes(values: pa.ChunkedArray) -> np.ndarray:
         values = values.cast(pa.string())
     encoded = values.dictionary_encode().unify_dictionaries().combine_chunks()
     return encoded.indices.fill_null(-1).to_numpy()
+
+
+def _lacking(contents: Sequence[Content]) -> dict[str, list[str]]:
+    """The columns that a file lacks and another has; once combined, nobody could tell."""
+    there = dict.fromkeys(name for content in contents for name in content.first.columns)
+    found = {
+        content.path: [name for name in there if name not in content.first.columns]
+        for content in contents
+    }
+    return {path: names for path, names in found.items() if names}
 
 
 def _require_columns(contents: Sequence[Content], required: Sequence[str]) -> None:

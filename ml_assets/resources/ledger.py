@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
@@ -69,7 +69,8 @@ class Content:
 
     Attributes:
         path: The path that brought it first, of those that still hold it.
-        first: The ledger's line by which it first came; decides how its rows map to days.
+        first: The ledger's line by which it first came, or was counted anew; decides how its rows
+            map to days.
     """
 
     path: str
@@ -82,7 +83,8 @@ class Ledger:
 
     A path holds the content that was delivered there last. A content is in force while any path
     holds it, and counts once however many do. A path never goes back to a content that it held
-    before: that is an old delivery come again, and changes nothing.
+    before: that is an old delivery come again, and changes nothing, unless more of its rows have a
+    day by now: then they are counted anew.
 
     So the order in which files of different paths are taken does not matter.
     """
@@ -98,9 +100,14 @@ class Ledger:
         """Let one more line count; tells whether the contents in force change by it."""
         self.newest[file.path] = file
         self.last_number = max(self.last_number, file.number)
-        if file.outcome == "rejected" or file.sha256 in self._held.get(file.path, ()):
+        if file.outcome == "rejected":
             return False
-        self._first.setdefault(file.sha256, file)
+        known = self._first.setdefault(file.sha256, file)
+        anew = file.outcome == "taken" and file.days != known.days
+        if anew:
+            self._first[file.sha256] = replace(file, path=known.path)  # where the archive has it
+        if file.sha256 in self._held.get(file.path, ()):
+            return anew
         self._held.setdefault(file.path, set()).add(file.sha256)
         before = self._holds.get(file.path)
         self._holds[file.path] = file
@@ -109,7 +116,7 @@ class Ledger:
             self._holders[before.sha256] -= 1
         came = self._holders[file.sha256] == 1
         went = before is not None and self._holders[before.sha256] == 0
-        return came or went
+        return came or went or anew
 
     def first(self, sha256: str) -> File | None:
         """The line by which a content first came, if it did and could be read."""
@@ -135,6 +142,10 @@ class Ledger:
         for path, file in sorted(self._holds.items(), key=lambda held: held[1].number):
             found.setdefault(file.sha256, Content(path, self._first[file.sha256]))
         return sorted(found.values(), key=lambda content: (content.path, content.first.sha256))
+
+    def days(self) -> set[str]:
+        """The days that have rows."""
+        return {day for content in self.in_force() for day in content.first.days}
 
     def fingerprints(self) -> dict[str, str]:
         """A fingerprint of each day that has rows: it changes with the contents of the day."""

@@ -40,12 +40,14 @@ Window = tuple[datetime, datetime]
 class Extract(NamedTuple):
     """Rows, and each day's fingerprint, as they were at one instant.
 
-    `superseded` counts, per day, the rows that were left out for newer ones in other files.
+    `superseded` counts, per day, the rows that were left out for newer ones in other files;
+    `lacking` has the columns that a file lacks and another has, by file.
     """
 
     rows: pa.Table
     fingerprints: dict[str, str]
     superseded: Mapping[str, int] = MappingProxyType({})
+    lacking: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

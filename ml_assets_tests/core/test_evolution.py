@@ -243,3 +243,49 @@ def test_a_check_of_its_own_is_told_by_its_words() -> None:
 
     assert differences["age"].expected == "whole number, an even number"
     assert differences["age"].breaking == np.float64(0.25)
+
+
+def many(count: int, **changed: Any) -> pa.Table:
+    """So many good rows of one day, with some columns changed."""
+    columns = {
+        "name": [f"n{place}" for place in range(count)],
+        "at": [datetime(2026, 1, 6, 12, tzinfo=UTC)] * count,
+        "age": [30] * count,
+        "amount": [1.0] * count,
+        "code": ["A"] * count,
+    } | changed
+    return pa.table(columns)
+
+
+@pytest.mark.parametrize(("wrong", "fails"), [(1, False), (9, False), (10, True), (100, True)])
+def test_a_few_odd_values_of_a_sparse_column_are_rows_and_no_changed_type(
+    wrong: int, fails: bool
+) -> None:
+    rows = many(100, asked=["n/a"] * wrong + [None] * (100 - wrong))
+
+    if fails:
+        assert "text, for example 'n/a'" in refused(rows)
+    else:
+        assert judge(rows, SCHEMA, **RULES).quarantine["reason"].tolist() == ["wrong_type"] * wrong
+
+
+def test_a_range_of_days_fails_by_a_day_that_would_fail_alone() -> None:
+    good, bad = many(100, age=["30"] * 100), many(20, age=["x"] * 20)
+    yesterday = [datetime(2026, 1, 5, 12, tzinfo=UTC)] * 20
+    bad = bad.set_column(1, "at", pa.array(yesterday, pa.timestamp("us", "UTC")))
+    names = [f"other{place}" for place in range(20)]
+    bad = bad.set_column(0, "name", pa.array(names))
+    both = pa.concat_tables([good, bad])
+
+    alone = RULES | {"days": ["2026-01-05"]}
+    with pytest.raises(ContractError, match=r"age .* text, for example 'x'"):
+        judge(bad, SCHEMA, **alone)
+    with pytest.raises(ContractError, match=r"age .* text, for example 'x'"):
+        judge(both, SCHEMA, **RULES | {"days": ["2026-01-05", "2026-01-06"]})
+
+
+def test_a_changed_type_in_a_file_is_told_with_file_and_line() -> None:
+    origins = [f"m.csv, line {place + 2}" for place in range(20)]
+    rows = many(20, age=["30", *["x"] * 19], __origin=origins)
+
+    assert "text, for example 'x' in m.csv, line 3" in refused(rows)

@@ -244,6 +244,88 @@ def test_the_day_of_a_row_is_the_same_however_late_it_is_read(site: Site) -> Non
     assert site.fingerprints()["2026-01-10"] == told["2026-01-10"]
 
 
+TOMORROWS = csv(row("a", "2026-01-10T09:00:00Z"), row("ahead", "2026-01-11T00:00:01Z"))
+
+
+@pytest.mark.parametrize("again", ["f.csv", "other.csv"])
+def test_rows_that_were_ahead_of_their_day_come_in_when_the_file_comes_again(
+    site: Site, again: str
+) -> None:
+    site.take_in("f.csv", TOMORROWS)
+    assert site.rows() == [("a", "1", "2026-01-10"), ("ahead", "1", "2026-01-10")]
+
+    site.now += timedelta(days=1)
+    (file,) = site.take_in(again, TOMORROWS).taken
+    rows, told = site.rows(["2026-01-10", "2026-01-11"]), site.fingerprints()
+    later = site.take_in(again, TOMORROWS)
+
+    assert file.reason == "rows of it that had no day before have one now"
+    assert rows == [("a", "1", "2026-01-10"), ("ahead", "1", "2026-01-11")]
+    assert (later.taken, site.fingerprints()) == ([], told)
+    assert len(list((site.inbox / "archive").rglob("*.csv"))) == 1
+
+
+def test_a_copy_with_the_time_of_the_first_is_counted_anew_too(site: Site) -> None:
+    path = site.drop("f.csv", TOMORROWS)
+    stat = path.stat()
+    site.take()
+
+    site.now += timedelta(days=1)
+    os.utime(site.drop("f.csv", TOMORROWS), ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    site.take()
+
+    assert site.rows(["2026-01-11"]) == [("ahead", "1", "2026-01-11")]
+
+
+def test_rows_before_the_start_come_in_once_it_is_earlier_and_the_file_comes_again(
+    site: Site,
+) -> None:
+    content = csv(row("old", "2025-12-30T10:00:00Z"), row("new", "2026-01-05T10:00:00Z"))
+    site.take_in("f.csv", content)
+
+    site.first_day = date(2025, 12, 1)
+    site.take_in("f.csv", content)
+
+    assert sorted(site.fingerprints()) == ["2025-12-30", "2026-01-05"]
+
+
+@pytest.mark.parametrize("received", [None, "2026-01-10T10:00:00Z"])
+def test_rows_that_have_no_more_days_than_before_stay_where_they_are(
+    site: Site, received: str | None
+) -> None:
+    content = csv(row("a", received))
+    site.take_in("f.csv", content)
+    before = site.rows(), site.fingerprints()
+
+    site.now += timedelta(days=2)
+    found = site.take_in("f.csv", content)
+
+    assert paths(found.repeated) == ["f.csv"]
+    assert (site.rows(), site.fingerprints()) == before
+
+
+def test_a_file_that_leaves_a_day_without_rows_says_so(site: Site) -> None:
+    site.take_in("export.csv", csv(row("a", "2026-01-05T10:00:00Z")))
+
+    (file,) = site.take_in("export.csv", csv(row("b", "2026-01-06T10:00:00Z"))).taken
+
+    assert "leaves no row of 2026-01-05" in file.reason
+    assert "each under a name of its own" in file.reason
+
+
+def test_a_lack_of_memory_rejects_no_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ml_assets.resources.inbox.read_file", full)
+        found = site.take_in("f.csv", csv(row("a")))
+    assert (found.rejected, paths(found.waiting)) == ([], ["f.csv"])
+    assert "not enough memory" in found.waiting[0].reason
+
+    assert paths(site.take().taken) == ["f.csv"]
+
+
 def test_a_summer_night_counts_in_its_local_day(site: Site) -> None:
     site.now = datetime(2026, 7, 10, 12, tzinfo=UTC)
     site.take_in("f.csv", csv(row("a", "2026-07-01T23:30:00Z"), row("b", "2026-07-01T22:30:00Z")))
