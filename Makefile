@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-all test-faults test-browser pictures lint format types docs docs-serve stack drill smoke config-check audit licenses wheel deploy image image-check image-push system-packages bench lock clean
+.PHONY: help setup demo ui test test-all test-faults test-browser pictures lint format types docs docs-serve stack drill smoke deployed-smoke config-check audit licenses wheel deploy image image-check image-push system-packages bench lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -73,6 +73,11 @@ drill: $(READY)  ## Let four troubles come over the services, and time alert and
 
 smoke: $(READY)  ## Ask a running webserver whether all is well: URL=http://127.0.0.1:3000
 	@$(BIN)/ml-assets smoke --url $(or $(URL),http://127.0.0.1:3000) $(ARGS)
+
+# By the image's own command line, in the container: nothing has to be installed on such a machine.
+deployed-smoke:  ## Ask the webserver that compose runs here whether all is well (needs Docker)
+	@docker compose --file deploy/compose.yaml --env-file "$${ML_ASSETS_ENV_FILE:-deploy/.env}" exec -T webserver \
+	  sh -c 'exec ml-assets smoke --url "http://127.0.0.1:3000$$WEBSERVER_PREFIX" "$$@"' smoke $(ARGS)
 
 config-check: $(READY)  ## Validate the configuration of every environment, and of the deployment
 	@for env in dev preprod prod; do $(BIN)/ml-assets config --env $$env > /dev/null && echo "$$env is valid" || exit 1; done

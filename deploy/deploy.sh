@@ -4,6 +4,8 @@
 #   ML_ASSETS_ENV_FILE   the secrets; by default deploy/.env. Outside of the checkout in deploy.yml
 #   ML_ASSETS_BACKUPS    where the databases' backups go; by default ~/ml_assets_backups. Never in
 #                        the checkout, which `actions/checkout` empties
+#   REGISTRY_USER, REGISTRY_PASSWORD   the login at the image's registry; without them as you are
+#                        logged in already
 # It stops at the first thing that fails, and says how to go back.
 set -eu
 cd "$(dirname "$0")/.."
@@ -28,6 +30,10 @@ if [ -n "$(compose --profile viewer ps --all --quiet viewer)" ]; then
   viewer=viewer
 fi
 
+if [ -n "${REGISTRY_PASSWORD:-}" ]; then
+  printf '%s' "$REGISTRY_PASSWORD" |
+    docker login --username "${REGISTRY_USER:-}" --password-stdin "${ML_ASSETS_IMAGE%%/*}"
+fi
 compose pull
 compose up --detach --wait postgres
 # The daemon first, so that nothing new begins; the code server waits for its runs (five minutes;

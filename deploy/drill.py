@@ -156,8 +156,8 @@ def _serve(running: Running, environment: Environment, first: date, last: date, 
     cli(running, "run", "monitoring", "--day", earlier.isoformat(), "--to", last.isoformat())
     running.start("code")
     running.wait_healthy("code")
-    running.start("daemon", "webserver")
-    running.wait_healthy("webserver", "daemon")
+    running.start("daemon", "webserver", "reports")
+    running.wait_healthy("webserver", "daemon", "reports")
     told(f"{HISTORY_DAYS} days are read, two models trained, and all services are healthy")
 
 

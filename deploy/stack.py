@@ -1,12 +1,13 @@
 """The services of `compose.yaml` as processes on this machine, and the proof that nothing is lost.
 
 `make stack` (or `python -m deploy.stack`) starts PostgreSQL, an MLflow server, the code server, the
-daemon and a webserver on loopback, each a process of its own with the command, the variables and
-the health check of `deploy/compose.yaml`, under prod's configuration. Days of simulated
-applications arrive in a warehouse that the platform may only read; the new-data sensor, and a
-training asked for over GraphQL, work on them, while one service after the other is killed in
-mid-run and started again. In the end the tables have to be those of an undisturbed run. It prints
-each step with its seconds, ends with exit code 1 if anything was lost, and leaves nothing behind.
+daemon, a webserver and the server of model cards on loopback, each a process of its own with the
+command, the variables and the health check of `deploy/compose.yaml`, under prod's configuration.
+Days of simulated applications arrive in a warehouse that the platform may only read; the new-data
+sensor, and a training asked for over GraphQL, work on them, while one service after the other is
+killed in mid-run and started again. In the end the tables have to be those of an undisturbed run.
+It prints each step with its seconds, ends with exit code 1 if anything was lost, and leaves nothing
+behind.
 
 Of prod's settings only places differ. PostgreSQL is not the image of compose.yaml but the programs
 of this machine (`initdb`, `pg_ctl` and `psql` must be there).
@@ -22,9 +23,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +35,14 @@ import dagster as dg
 import pandas as pd
 import yaml
 
+from ml_assets.assets.common import page_link
 from ml_assets.build import build_definitions, resources
 from ml_assets.champions import champion
 from ml_assets.changes import changed_days, extracted_fingerprints, now, source_days, today
 from ml_assets.code_server import session
 from ml_assets.core.scoring import standing
 from ml_assets.environment import Environment, load_environment
+from ml_assets.model_cards import card_file
 from ml_assets.runs import run_days
 from ml_assets.schedules import keep_unchanged
 from ml_assets.sensors import Cursor
@@ -49,7 +54,7 @@ from ml_assets_tests.postgres import Postgres, run_sql, running_postgres, unused
 PROJECT = Path(__file__).resolve().parents[1]
 COMPOSE = Path(__file__).with_name("compose.yaml")
 SQL = Path(__file__).with_name("sql")
-STARTED = ("mlflow", "code", "daemon", "webserver")  # in this order, after PostgreSQL
+STARTED = ("mlflow", "code", "daemon", "webserver", "reports")  # in this order, after PostgreSQL
 
 PATIENCE_S = 300
 _POLL_S = 0.5
@@ -117,8 +122,11 @@ def services(place: Place, variables: Mapping[str, str]) -> dict[str, Service]:
     declared = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
     here = {
         "postgres:5432": f"127.0.0.1:{place.ports['postgres']}",
-        "mlflow:5000": f"127.0.0.1:{place.ports['mlflow']}",
+        interpolated("mlflow-${ML_ASSETS_ENV:-prod}:5000", variables): (
+            f"127.0.0.1:{place.ports['mlflow']}"
+        ),
         "127.0.0.1:3000": f"127.0.0.1:{place.ports['webserver']}",
+        "127.0.0.1:3001": f"127.0.0.1:{place.ports['reports']}",
         "127.0.0.1:5000": f"127.0.0.1:{place.ports['mlflow']}",
         "/var/lib/": f"{place.folder}/",
     }
@@ -126,15 +134,17 @@ def services(place: Place, variables: Mapping[str, str]) -> dict[str, Service]:
         "0.0.0.0": "127.0.0.1",  # noqa: S104
         "code": "127.0.0.1",
         "3000": str(place.ports["webserver"]),
+        "3001": str(place.ports["reports"]),
         "4000": str(place.ports["code"]),
         "5000": str(place.ports["mlflow"]),
         "5432": str(place.ports["postgres"]),
     }
 
+    # At once, and whole ports: one of this machine may begin with the digits of one in the file.
+    there = re.compile(rf"(?:{'|'.join(map(re.escape, here))})(?!\d)")
+
     def local(text: str) -> str:
-        text = interpolated(str(text), variables)
-        for there, instead in here.items():
-            text = text.replace(there, instead)
+        text = there.sub(lambda found: here[found[0]], interpolated(str(text), variables))
         return whole.get(text, text)
 
     own = ("PATH", "HOME", "LANG", "LC_ALL", "OPENBLAS_NUM_THREADS", "TMPDIR")
@@ -256,6 +266,15 @@ def wait_for(condition: Callable[[], Any], what: str, log: Path | None = None) -
             raise Lost(f"after {PATIENCE_S} s, still no {what}{told}")
         time.sleep(_POLL_S)
     return found
+
+
+def opens(link: str) -> bool:
+    """Whether a page is there."""
+    try:
+        with urllib.request.urlopen(link, timeout=10) as answer:  # noqa: S310
+            return bool(answer.status == HTTPStatus.OK)
+    except OSError:
+        return False
 
 
 def tail(log: Path) -> str:
@@ -542,9 +561,9 @@ def prove(told: Told, *, restart: bool, keep: bool) -> None:
         records = Records(environment, running.declared["code"].environ)
         running.start("code")
         running.wait_healthy("code")
-        running.start("daemon", "webserver")
-        running.wait_healthy("webserver", "daemon")
-        told(f"code server, daemon and webserver are healthy: {place.webserver}")
+        running.start("daemon", "webserver", "reports")
+        running.wait_healthy("webserver", "daemon", "reports")
+        told(f"code server, daemon, webserver and pages are healthy: {place.webserver}")
 
         seen: list[str] = []
 
@@ -584,6 +603,10 @@ def prove(told: Told, *, restart: bool, keep: bool) -> None:
             f"{len(lake.read('claims/raw', *span)):,} rows and {len(said):,} predictions of "
             f"{yesterday} are those of an undisturbed run; champion is version {version}"
         )
+        link = page_link(environment, card_file(environment, CLAIMS, version)).value
+        if not opens(link):
+            raise Lost(f"the model card of version {version} does not open: {link}")
+        told(f"its model card opens: {link}")
         if keep:
             told(f"left running until Ctrl-C: Dagster {place.webserver}, MLflow {place.mlflow}")
             with contextlib.suppress(KeyboardInterrupt):

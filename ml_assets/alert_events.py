@@ -1,4 +1,4 @@
-"""What happened since the last look, read from Dagster's records and the champions' history.
+"""What happened since the last look: from Dagster's records, the champions' history, the ledger.
 
 A run is looked at once, when it has ended: its failure, its checks and what it made come in one
 reading by its id, which is cheap on every storage. Which of it is told is decided in
@@ -28,8 +28,11 @@ from ml_assets.masking import without_secrets, without_values
 from ml_assets.partitions import days_between
 from ml_assets.resources.lake import Lake, LakeError
 from ml_assets.resources.landing import LandingError, LandingUnavailable
+from ml_assets.resources.ledger import File, read_files
+from ml_assets.resources.places import safe_name
 from ml_assets.resources.registry import RegistryError
 from ml_assets.resources.warehouse import WarehouseError, WarehouseUnavailable
+from ml_assets.sources import REJECTIONS_DAYS, ledger
 from ml_assets.use_case import UseCase
 
 _PAGE = 200  # of Dagster's records
@@ -80,6 +83,13 @@ class Position(BaseModel):
     seen: tuple[int, ...] = ()
 
 
+class Landed(BaseModel):
+    """How far a landing folder's ledger has been read: the table's version, and the last line."""
+
+    version: int
+    number: int
+
+
 class Cursor(BaseModel):
     """How far everything has been read.
 
@@ -88,12 +98,14 @@ class Cursor(BaseModel):
         runs: By the kind of end.
         champions: For each use case, the newest row of the history that has been read.
         versions: For each use case, the version of the table in which that was.
+        landed: For each use case whose rows come in files, how far the ledger has been read.
     """
 
     since: datetime
     runs: dict[str, Position] = {}
     champions: dict[str, datetime] = {}
     versions: dict[str, int] = {}
+    landed: dict[str, Landed] = {}
 
 
 def read_events(
@@ -108,8 +120,8 @@ def read_events(
 
     Args:
         instance: Dagster's own records.
-        lake: Where the champions' history is.
-        use_cases: Whose champions are looked at.
+        lake: Where the champions' history is, and the ledger of files that landed.
+        use_cases: Whose champions and files are looked at.
         tickers: Names of the sensors and schedules there are now.
         cursor: How far everything has been read.
         now: The time of this look.
@@ -124,21 +136,33 @@ def read_events(
             events += of_run(instance, record)
     events += of_ticks(instance, tickers)
     champions, versions = dict(cursor.champions), dict(cursor.versions)
+    landed = dict(cursor.landed)
     for use_case in use_cases:
         name = use_case.name
         since = cursor.champions.get(name, cursor.since)
+        table = f"{name}/champion_history"
         try:
-            version = lake.version(f"{name}/champion_history")
+            version = lake.version(table)
             changed = version is not None and version != cursor.versions.get(name)
             found = of_champions(lake, use_case, since) if changed else []
         except Exception as error:  # the lake is out of reach: the more, all else must get out
-            events.append(_of_lake(use_case, error, now))
+            events.append(_of_lake(table, error, now))
             continue
-        events += [_of_lake(use_case, None, now), *found]
+        events += [_of_lake(table, None, now), *found]
         champions[name] = max([since, *(each.at for each in found)])
         versions |= {name: version} if version is not None else {}
+        table = ledger(use_case)
+        try:
+            found, upto = of_landing(lake, use_case, cursor, now)
+        except Exception as error:  # its files are lost, say
+            events.append(_of_lake(table, error, now))
+            continue
+        events += [_of_lake(table, None, now), *found]
+        landed |= {name: upto} if upto else {}
     events.sort(key=lambda each: each.at)
-    return events, Cursor(since=cursor.since, runs=runs, champions=champions, versions=versions)
+    return events, Cursor(
+        since=cursor.since, runs=runs, champions=champions, versions=versions, landed=landed
+    )
 
 
 def of_run(instance: dg.DagsterInstance, end: dg.EventLogRecord) -> list[Event]:
@@ -257,21 +281,64 @@ def of_champions(lake: Lake, use_case: UseCase, since: datetime) -> list[Event]:
     return events
 
 
-def _of_lake(use_case: UseCase, error: Exception | None, at: datetime) -> Event:
-    """Whether the champions' history can be read."""
+def of_landing(
+    lake: Lake, use_case: UseCase, cursor: Cursor, now: datetime
+) -> tuple[list[Event], Landed | None]:
+    """Which files were rejected since the cursor, which were taken, and how far that is.
+
+    The first look goes no further back than a rejected file is news.
+    """
+    table, known = ledger(use_case), cursor.landed.get(use_case.name)
+    version = lake.version(table)
+    if version is None or (known and known.version == version):
+        return [], known
+    files = read_files(lake, table)
+    if known and known.version < version:
+        new = [file for file in files if file.number > known.number]
+    else:  # the first look, or one at a table from a backup
+        since = max(cursor.since, now - timedelta(days=REJECTIONS_DAYS))
+        new = [file for file in files if file.taken_at >= since]
+    last = max((file.number for file in files), default=0)
+    return [_of_file(use_case, file) for file in new], Landed(version=version, number=last)
+
+
+def _of_file(use_case: UseCase, file: File) -> Event:
+    """What became of a file: rejected; or taken, which ends the trouble with its name."""
+    rejected = file.outcome == "rejected"
+    # A file without a header has values in place of its columns' names: no quotation stays.
+    why, _ = cause_and_remedy(_fit(file.reason, ours=False), "")
+    return Event(
+        kind="trouble" if rejected else "well",
+        subject=f"landing:{use_case.name}/{file.path}",
+        days=(),
+        level="warning",
+        title=f"{use_case.name}: the file {file.path}" + (" was rejected" if rejected else ""),
+        cause=why if rejected else "",
+        remedy=f"Look at {safe_name(file.path)}.reason.txt in rejected/ of the landing folder, "
+        "have the file mended, and drop it again under the same name."
+        if rejected
+        else "",
+        use_case=use_case.name,
+        run_id="",
+        at=file.taken_at,
+    )
+
+
+def _of_lake(table: str, error: Exception | None, at: datetime) -> Event:
+    """Whether a table that tells of news can be read."""
     ours = type(error).__name__ in _OURS
     why, remedy = cause_and_remedy(
         _fit(str(error), ours=ours) if error else "", "See that the lake can be reached."
     )
     return Event(
         kind="trouble" if error else "well",
-        subject=f"lake:{use_case.name}",
+        subject=f"lake:{table}",
         days=(),
         level="error",
-        title=f"{use_case.name}/champion_history" + (" cannot be read" if error else ""),
+        title=table + (" cannot be read" if error else ""),
         cause=why if error else "",
         remedy=remedy if error else "",
-        use_case=use_case.name,
+        use_case=_first(table),
         run_id="",
         at=at,
     )

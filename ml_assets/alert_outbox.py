@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from ml_assets.alerts import LEVELS, Alert, Event, Memory, Rules, message, plan
+from ml_assets.alerts import HOUR, LEVELS, Alert, Event, Memory, Rules, message, plan, rationed
 from ml_assets.environment import Environment
 from ml_assets.resources.notifications import TIMEOUT_SECONDS, Message, Target, send
 
@@ -62,11 +62,16 @@ class Outbox(BaseModel):
         memory: What has been told.
         waiting: Alerts that somebody has not got yet, oldest first.
         down: Targets that failed, by key.
+        known: The names of targets by key: those of the last tick, and those that are no longer
+            configured as long as something waits for them.
+        sent: When each target got messages, of the last hour.
     """
 
     memory: Memory = Memory()
     waiting: tuple[Waiting, ...] = ()
     down: dict[str, Trouble] = {}
+    known: dict[str, str] = {}
+    sent: dict[str, tuple[datetime, ...]] = {}
 
 
 def folder(environment: Environment) -> Path:
@@ -119,7 +124,8 @@ def tell(
         OutboxError: The outbox cannot be written, as on a full disk. The log has the alerts then.
     """
     with _held(environment):
-        box = _load(environment)
+        box = _brought_up_to_date(_load(environment), targets, now)
+        box, given_up = _without_hopeless(environment, box, now)
         decided = plan(events, box.memory, now, rules(environment))
         for alert in decided.alerts:
             _log.log(_severity(alert), "%s: %s", alert.title, alert.cause, extra=_fields(alert))
@@ -129,9 +135,12 @@ def tell(
             Waiting(alert=each, targets=(FILE, *(keys if each.id in to_all else ())), since=now)
             for each in decided.alerts
         ]
-        box = Outbox(memory=decided.memory, waiting=(*box.waiting, *added), down=box.down)
+        waiting = (*box.waiting, *added)
+        box = box.model_copy(update={"memory": decided.memory, "waiting": waiting})
         _save(environment, box)
-        return _deliver(environment, box, targets, now, sender, budget_s)
+        for each in given_up:
+            _log.warning("%s", each)
+        return [*given_up, *_deliver(environment, box, targets, now, sender, budget_s)]
 
 
 def waiting(environment: Environment) -> Outbox:
@@ -186,11 +195,7 @@ def _deliver(
 ) -> list[str]:
     """Send what is due; the outbox is saved after each message that got out."""
     started = time.monotonic()
-    told = []
-    box, given_up = _without_hopeless(environment, box, targets, now)
-    told += given_up
-    for each in given_up:
-        _log.warning("%s", each)
+    told: list[str] = []
     known: list[Target | None] = [None, *targets]  # None: the file
     # Who failed comes last, so that one that hangs does not hold up the others.
     known.sort(key=lambda each: box.down[_key(each)].failures if _key(each) in box.down else 0)
@@ -198,44 +203,100 @@ def _deliver(
         key = _key(target)
         if key in box.down and now < box.down[key].again_at:
             continue
-        for entry in [each for each in box.waiting if key in each.targets]:
+        due = _due(environment, box, key, now)
+        for alert in due:
             left = budget_s - (time.monotonic() - started)
             if left <= 0:
                 return told
             if target is None:
-                reason = write_line(environment, entry.alert)
+                reason = write_line(environment, alert)
             else:
-                reason = sender(target, message(entry.alert), min(TIMEOUT_SECONDS, max(left, 1.0)))
+                reason = sender(target, message(alert), min(TIMEOUT_SECONDS, max(left, 1.0)))
             if reason is not None:
                 box = _failed(box, key, reason, now)
                 told.append(f"{target.name if target else 'the file of alerts'}: {reason}")
                 _log.warning("alert not delivered, and tried again later: %s", told[-1])
                 break
-            box = _crossed_out(box, entry.alert.id, key)
+            if alert is due[0]:
+                # Not earlier: each try that fails would make a digest of digests.
+                box = _summed_up(box, key, due, now)
+            box = _crossed_out(box, alert.id, key, now)
             _save(environment, box)
     _save(environment, box)
     return told
 
 
+def room(environment: Environment, box: Outbox, key: str, now: datetime) -> int:
+    """How many messages a target may get now: no more than so many in any hour."""
+    lately = [at for at in box.sent.get(key, ()) if now - at < HOUR]
+    return environment.alerts.max_per_hour - len(lately)
+
+
+def _due(environment: Environment, box: Outbox, key: str, now: datetime) -> list[Alert]:
+    """What a target gets now; if more waits than it may get, as after it was down, a digest too."""
+    alerts = [each.alert for each in box.waiting if key in each.targets]
+    if key == FILE:
+        return alerts
+    free = room(environment, box, key, now)
+    return rationed(alerts, (), free, now, rules(environment))[0]
+
+
+def _summed_up(box: Outbox, key: str, due: Sequence[Alert], now: datetime) -> Outbox:
+    """Let a target wait for what is due alone: the rest is in the digest among it."""
+    alone = {each.id for each in due}
+    kept = [entry if entry.alert.id in alone else _without(entry, key) for entry in box.waiting]
+    there = {entry.alert.id for entry in kept if key in entry.targets}
+    kept += [Waiting(alert=each, targets=(key,), since=now) for each in due if each.id not in there]
+    return box.model_copy(update={"waiting": tuple(each for each in kept if each.targets)})
+
+
+def _brought_up_to_date(box: Outbox, targets: Sequence[Target], now: datetime) -> Outbox:
+    """Let what waits for targets that are no longer configured wait for those that are new.
+
+    A URL that was corrected is another target, for all that can be told: its key is a hash of it.
+    """
+    names = {each.key: each.name for each in targets}
+    new = [key for key in names if key not in box.known]
+    waiting = []
+    for entry in box.waiting:
+        there = [key for key in entry.targets if key == FILE or key in names]
+        if new and len(there) < len(entry.targets):
+            readdressed = tuple(dict.fromkeys((*there, *new)))
+            entry = entry.model_copy(update={"targets": readdressed})
+        waiting.append(entry)
+    awaited = {key for entry in waiting for key in entry.targets}
+    sent = {
+        key: recent
+        for key, times in box.sent.items()
+        if (recent := tuple(at for at in times if now - at < HOUR))
+    }
+    return box.model_copy(
+        update={
+            "waiting": tuple(waiting),
+            "down": {key: each for key, each in box.down.items() if key in {FILE, *names}},
+            "known": {key: name for key, name in box.known.items() if key in awaited} | names,
+            "sent": sent,
+        }
+    )
+
+
 def _without_hopeless(
-    environment: Environment, box: Outbox, targets: Sequence[Target], now: datetime
+    environment: Environment, box: Outbox, now: datetime
 ) -> tuple[Outbox, list[str]]:
-    """Give up what has waited for too long, and what waits for targets that are no more."""
-    names = {each.key: each.name for each in targets} | {FILE: "the file of alerts"}
-    patience = timedelta(hours=environment.alerts.give_up_after_hours)
+    """Give up what has waited for too long."""
+    names = box.known | {FILE: "the file of alerts"}
+    hours = environment.alerts.give_up_after_hours
     kept, told = [], []
     for entry in box.waiting:
-        is_late = now - entry.since >= patience
-        stay = tuple(key for key in entry.targets if key in names and not is_late)
-        for key in set(entry.targets) & set(names) - set(stay):
-            told.append(
-                f"{names[key]}: gave up on “{entry.alert.title}” after "
-                f"{environment.alerts.give_up_after_hours} h; ml-assets alerts list shows it"
-            )
-        if stay:
-            kept.append(entry.model_copy(update={"targets": stay}))
-    down = {key: each for key, each in box.down.items() if key in names}
-    return box.model_copy(update={"waiting": tuple(kept), "down": down}), told
+        if now - entry.since < timedelta(hours=hours):
+            kept.append(entry)
+            continue
+        told += [
+            f"{names.get(key, 'a target that is no longer configured')}: gave up on "
+            f"“{entry.alert.title}” after {hours} h; ml-assets alerts list shows it"
+            for key in entry.targets
+        ]
+    return box.model_copy(update={"waiting": tuple(kept)}), told
 
 
 def _failed(box: Outbox, key: str, reason: str, now: datetime) -> Outbox:
@@ -245,16 +306,22 @@ def _failed(box: Outbox, key: str, reason: str, now: datetime) -> Outbox:
     return box.model_copy(update={"down": {**box.down, key: trouble}})
 
 
-def _crossed_out(box: Outbox, alert_id: str, key: str) -> Outbox:
-    kept = []
-    for entry in box.waiting:
-        if entry.alert.id == alert_id:
-            left = tuple(each for each in entry.targets if each != key)
-            entry = entry.model_copy(update={"targets": left})
-        if entry.targets:
-            kept.append(entry)
-    down = {other: each for other, each in box.down.items() if other != key}
-    return box.model_copy(update={"waiting": tuple(kept), "down": down})
+def _crossed_out(box: Outbox, alert_id: str, key: str, now: datetime) -> Outbox:
+    kept = [_without(entry, key) if entry.alert.id == alert_id else entry for entry in box.waiting]
+    sent = {} if key == FILE else {key: (*box.sent.get(key, ()), now)}
+    return box.model_copy(
+        update={
+            "waiting": tuple(each for each in kept if each.targets),
+            "down": {other: each for other, each in box.down.items() if other != key},
+            "sent": box.sent | sent,
+        }
+    )
+
+
+def _without(entry: Waiting, key: str) -> Waiting:
+    """What waits, but no longer for this target."""
+    left = tuple(each for each in entry.targets if each != key)
+    return entry.model_copy(update={"targets": left})
 
 
 def _key(target: Target | None) -> str:

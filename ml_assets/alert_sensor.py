@@ -16,7 +16,7 @@ from ml_assets.alert_outbox import tell, waiting
 from ml_assets.changes import now
 from ml_assets.environment import Environment
 from ml_assets.resources.lake import Lake
-from ml_assets.resources.notifications import targets
+from ml_assets.resources.notifications import heartbeat, targets
 from ml_assets.use_case import UseCase
 
 _INTERVAL_SECONDS = 30
@@ -64,6 +64,9 @@ def alert_sensors(
         left = len(waiting(environment).waiting)
         note = f"{left} alerts wait to be delivered" if left else "every alert is delivered"
         seen = sum(each.kind != "well" for each in events)
+        # At the very end: a tick that fails tells nobody, so the watcher shall.
+        if settings.heartbeat_url and (unheard := heartbeat(settings.heartbeat_url)):
+            context.log.warning(f"the watcher of alerts.heartbeat_url was not reached: {unheard}")
         return dg.SensorResult(
             cursor=read.model_dump_json(), skip_reason=f"{seen} troubles and news seen; {note}"
         )

@@ -26,7 +26,7 @@ from ml_assets.resources.notifications import Kind, Message
 LEVELS = ("info", "warning", "error")
 Level = Literal["info", "warning", "error"]
 
-_HOUR = timedelta(hours=1)
+HOUR = timedelta(hours=1)
 _FORGOTTEN_AFTER = timedelta(days=90)  # a trouble that nobody mended, nor met again
 _DIGEST_LINES = 15
 _LONGEST = 600  # characters of a cause or a remedy
@@ -171,8 +171,8 @@ def plan(events: Sequence[Event], memory: Memory, now: datetime, rules: Rules) -
         if news:
             alerts.append(_alert(event, tuple(day for day in news if day), level, rules))
     told = [each for each in alerts if _place(each.level) >= _place(rules.least_level)]
-    sent = tuple(at for at in memory.sent if now - at < _HOUR)
-    messages, held = _rationed(told, memory.held, rules.max_per_hour - len(sent), now, rules)
+    sent = tuple(at for at in memory.sent if now - at < HOUR)
+    messages, held = rationed(told, memory.held, rules.max_per_hour - len(sent), now, rules)
     return Plan(
         alerts + [each for each in messages if each.kind == "digest"],
         messages,
@@ -224,6 +224,27 @@ def days_in_words(days: Sequence[str]) -> str:
     return ", ".join(found[:3]) + more
 
 
+def rationed(
+    new: Sequence[Alert], held: Sequence[Alert], room: int, now: datetime, rules: Rules
+) -> tuple[list[Alert], tuple[Alert, ...]]:
+    """What goes out now, and what waits: the worst by themselves, the last place for the digest.
+
+    Args:
+        new: Alerts that may go out by themselves.
+        held: Alerts that were held back before: the digest has them.
+        room: How many messages may go out now.
+        now: The time of the digest.
+        rules: Whose environment a digest names.
+    """
+    if len(new) <= room and not held:
+        return list(new), ()
+    if room < 1:
+        return [], (*held, *new)
+    by_level = sorted(new, key=lambda each: -_place(each.level))
+    alone, rest = by_level[: room - 1], [*held, *by_level[room - 1 :]]
+    return [*alone, _digest(rest, len(new) + len(held), now, rules)] if rest else alone, ()
+
+
 def _is_new(event: Event, told: Told | None, rules: Rules) -> bool:
     if told is None:
         return True
@@ -266,20 +287,7 @@ def _alert(event: Event, days: tuple[str, ...], level: Level, rules: Rules) -> A
     )
 
 
-def _rationed(
-    new: Sequence[Alert], held: Sequence[Alert], room: int, now: datetime, rules: Rules
-) -> tuple[list[Alert], tuple[Alert, ...]]:
-    """What goes out now, and what waits: the worst by themselves, the last place for the digest."""
-    if len(new) <= room and not held:
-        return list(new), ()
-    if room < 1:
-        return [], (*held, *new)
-    by_level = sorted(new, key=lambda each: -_place(each.level))
-    alone, rest = by_level[: room - 1], [*held, *by_level[room - 1 :]]
-    return [*alone, _digest(rest, now, rules)] if rest else alone, ()
-
-
-def _digest(rest: Sequence[Alert], now: datetime, rules: Rules) -> Alert:
+def _digest(rest: Sequence[Alert], among: int, now: datetime, rules: Rules) -> Alert:
     known = "\n".join(each.id for each in rest)
     counted = Counter(each.title for each in sorted(rest, key=lambda each: -_place(each.level)))
     lines = [f"{n} x {title}" if n > 1 else title for title, n in counted.items()]
@@ -292,7 +300,7 @@ def _digest(rest: Sequence[Alert], now: datetime, rules: Rules) -> Alert:
         title=f"{len(rest)} more alerts, held back so as not to flood you",
         cause="\n".join([*lines[:_DIGEST_LINES], *([f"and {more} more"] if more > 0 else [])]),
         remedy="See all of them by `ml-assets alerts list --last "
-        f"{len(rest)}`; begin with the oldest, others often follow from it.",
+        f"{among}`; begin with the oldest, others often follow from it.",
         environment=rules.environment,
     )
 

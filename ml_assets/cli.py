@@ -75,7 +75,7 @@ Places and switches come from `ml_assets/config/*.yaml` and from environment var
 `ML_ASSETS_ENV` (dev, preprod, prod), `ML_ASSETS_HOME`, `ML_ASSETS_SOURCE` (warehouse, landing),
 `ML_ASSETS_WAREHOUSE_URL`, `ML_ASSETS_LANDING_URL`, `ML_ASSETS_LAKE_URL`,
 `ML_ASSETS_REGISTRY_URL`, `ML_ASSETS_STORAGE_URL`, `ML_ASSETS_REPORTS_URL`,
-`ML_ASSETS_ALERT_URLS`, `ML_ASSETS_UI_URL`.
+`ML_ASSETS_ALERT_URLS`, `ML_ASSETS_HEARTBEAT_URL`, `ML_ASSETS_UI_URL`.
 `ml-assets config` prints the outcome.
 """,
 )

@@ -18,14 +18,15 @@ app = typer.Typer(no_args_is_help=True, help="Alerts: try the targets, and see w
 def try_targets(env: EnvOption = None, home: HomeOption = None) -> None:
     """Send a test alert to every target of ML_ASSETS_ALERT_URLS, and say what became of each.
 
-    Exit code 1 if a URL is malformed, or a target did not take it.
+    The watcher of ML_ASSETS_HEARTBEAT_URL is asked too. Exit code 1 if a URL is malformed, or one
+    of them did not take it.
     """
     with clear_errors():
         environment = load(env, home)
         from ml_assets.alert_outbox import file_of_alerts, write_line
         from ml_assets.alerts import Alert, message
         from ml_assets.changes import now
-        from ml_assets.resources.notifications import send, targets
+        from ml_assets.resources.notifications import heartbeat, send, targets
 
         instant = now()
         alert = Alert(
@@ -55,6 +56,12 @@ def try_targets(env: EnvOption = None, home: HomeOption = None) -> None:
             _line(*(("failed", "red") if reason else ("sent", "green")), target.name, reason or "")
         if not known and not refused:
             console.print("ML_ASSETS_ALERT_URLS names no targets: alerts go to the file alone.")
+        if environment.alerts.heartbeat_url:
+            with console.status("heartbeat"):
+                reason = heartbeat(environment.alerts.heartbeat_url)
+            if reason:
+                failed.append(reason)
+            _line(*(("failed", "red") if reason else ("asked", "green")), "heartbeat", reason or "")
         if not environment.alerts.enabled:
             console.print(f"Alerts are switched off in {environment.name} (alerts.enabled).")
         if failed:
@@ -70,7 +77,8 @@ def list_(
     """Show the last alerts, and what waits for a target that is down."""
     with clear_errors():
         environment = load(env, home)
-        from ml_assets.alert_outbox import FILE, last_alerts, waiting
+        from ml_assets.alert_outbox import FILE, last_alerts, room, waiting
+        from ml_assets.changes import now
         from ml_assets.resources.notifications import targets
 
         found, box = last_alerts(environment, last), waiting(environment)
@@ -90,16 +98,25 @@ def list_(
                     console.print(f"  {shown(text)}", soft_wrap=True, highlight=False)
         names = {each.key: each.name for each in targets(environment.alerts.urls)[0]}
         names[FILE] = "the file of alerts"
+        gone = {key: f"{name}, no longer configured" for key, name in box.known.items()}
         if box.waiting:
             when = Column("Next try (UTC)", no_wrap=True)
             table = Table("Target", "Waiting", "Failed", when, "Reason")
             for key in sorted({key for each in box.waiting for key in each.targets}):
                 down = box.down.get(key)
+                if key not in names:
+                    following = "to the next new target"
+                elif down:
+                    following = f"{down.again_at:%Y-%m-%d %H:%M:%S}"
+                elif room(environment, box, key, now()) < 1:
+                    following = "when its hour is over"
+                else:
+                    following = "next tick"
                 table.add_row(
-                    shown(names.get(key, "no longer configured")),
+                    shown(names.get(key) or gone.get(key, "no longer configured")),
                     str(sum(key in each.targets for each in box.waiting)),
                     str(down.failures if down else 0),
-                    f"{down.again_at:%Y-%m-%d %H:%M:%S}" if down else "next tick",
+                    following,
                     shown(down.reason) if down else "",
                 )
             console.print(table)

@@ -270,7 +270,7 @@ def _renew_cards(
     for version in versions:
         try:
             written = write_card(environment, CLAIMS, lake, registry, version)
-        except RegistryError as error:
+        except (RegistryError, OSError) as error:
             # The deed is done; a version often gives way just because its files are gone.
             errors.print(
                 f"The model card of version {version} could not be renewed: {shown(str(error))}",

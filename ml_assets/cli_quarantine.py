@@ -114,7 +114,7 @@ def replay(day: DayOption = None, env: EnvOption = None, home: HomeOption = None
 
         doors = resources(environment)
         lake, instant = doors["lake"], now()
-        days = days_to_replay(environment, CLAIMS, lake, a_day(day) if day else None, instant)
+        only = a_day(day) if day else None
         try:
             changed = changed_days(
                 source_days(CLAIMS, environment, doors["source"], instant).days,
@@ -131,7 +131,7 @@ def replay(day: DayOption = None, env: EnvOption = None, home: HomeOption = None
                 environment,
                 CLAIMS,
                 lake,
-                days,
+                days_to_replay(instance, environment, CLAIMS, lake, only, instant),
                 changed=changed,
                 now=instant,
                 on_day=lambda each: state.update(f"judging the rows of {each} again …"),

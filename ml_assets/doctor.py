@@ -356,15 +356,23 @@ def _alerts(patient: Patient) -> Iterator[Line]:
         yield Line("alerts", "fail", str(each), "Mend ML_ASSETS_ALERT_URLS (docs/alerts.md)")
     if bad:
         return
-    if not good:
+    if good:
+        yield Line("alerts", "pass", f"{len(good)} targets can be read (none was written to)")
+    else:
         state: State = "pass" if patient.environment.name == "dev" else "warn"
         remedy = "" if state == "pass" else _ALERTS
         yield Line("alerts", state, "alerts go to a file and the log only", remedy)
-        return
-    yield Line("alerts", "pass", f"{len(good)} targets can be read (none was written to)")
+    if settings.heartbeat_url:
+        yield Line("alerts", "pass", "a watcher elsewhere is asked after each tick")
+    elif patient.environment.name == "dev" or not patient.environment.schedules.enabled:
+        yield Line("alerts", "pass", f"{_UNWATCHED} (alerts.heartbeat_url)")
+    else:
+        yield Line("alerts", "warn", _UNWATCHED, _HEARTBEAT)
 
 
 _ALERTS = "Set alerts.enabled, and targets by ML_ASSETS_ALERT_URLS (docs/alerts.md)"
+_UNWATCHED = "no watcher elsewhere tells when the platform itself is down"
+_HEARTBEAT = "Set ML_ASSETS_HEARTBEAT_URL (docs/alerts.md, When the platform itself is down)"
 
 
 # What rows come from
@@ -739,7 +747,6 @@ def _daemon(patient: Patient) -> Iterator[Line]:
     if not _has_instance(environment):
         yield Line("daemon", "skip", "Dagster has no records yet")
         return
-    wanted = environment.schedules.enabled or environment.sensor.enabled
     with _instance(environment) as instance:
         ids, errors = _heartbeats(instance)
         end = time.monotonic() + patient.watch_seconds
@@ -748,15 +755,13 @@ def _daemon(patient: Patient) -> Iterator[Line]:
             more, errors = _heartbeats(instance)
             ids |= more
     if not ids:
-        if wanted:
-            yield Line(
-                "daemon",
-                "warn",
-                f"no daemon's heart beats: no schedule or sensor of {environment.name} ticks",
-                "ml-assets ui, or ml-assets daemon",
-            )
-        else:
-            yield Line("daemon", "pass", f"none runs, and {environment.name} needs none to tick")
+        yield Line(
+            "daemon",
+            "warn",
+            "no daemon's heart beats: queued runs do not start, and no schedule or sensor of "
+            f"{environment.name} ticks, nor are alerts told",
+            "ml-assets ui, or ml-assets daemon",
+        )
         return
     if len(ids) > 1:
         yield Line(

@@ -32,10 +32,19 @@ VARIABLES = {
     "ML_ASSETS_STORAGE_URL": ("storage", "url"),
     "ML_ASSETS_REPORTS_URL": ("reports", "url"),
     "ML_ASSETS_ALERT_URLS": ("alerts", "urls"),
+    "ML_ASSETS_HEARTBEAT_URL": ("alerts", "heartbeat_url"),
     "ML_ASSETS_UI_URL": ("alerts", "ui_url"),
 }
 
-_SECRET_KEY = re.compile(r"password|secret|token|credential|(^|_)key|^urls$", re.IGNORECASE)
+# Files lie in a repository that many read.
+_ONLY_BY_VARIABLE = ("ML_ASSETS_ALERT_URLS", "ML_ASSETS_HEARTBEAT_URL")
+# Of the options of an object store. A key's id may be one of encryption, which is no secret.
+_CREDENTIAL = re.compile(
+    "passw(or)?d|secret|token|credential|signature|access_?key|key$|connection_?string",
+    re.IGNORECASE,
+)
+
+_SECRET_KEY = re.compile(rf"{_CREDENTIAL.pattern}|(^|_)key|^(urls|heartbeat_url)$", re.IGNORECASE)
 
 
 class InvalidEnvironment(ValueError):
@@ -289,6 +298,7 @@ class AlertSettings(_Section):
 
     enabled: bool
     urls: Annotated[str, AfterValidator(_alert_targets)]
+    heartbeat_url: Annotated[str, AfterValidator(_begins_with("http://", "https://"))] | Literal[""]
     ui_url: Annotated[str, AfterValidator(_begins_with("http://", "https://"))] | Literal[""]
     least_level: Literal["info", "warning", "error"]
     repeat_after_hours: int = Field(ge=1, le=8_760)
@@ -483,13 +493,28 @@ def _by_files(name: str, config_dir: Path) -> dict[str, Any]:
 
 
 def _require_no_secret(layers: list[tuple[str, dict[str, Any]]]) -> None:
-    """Refuse what only a variable may set: files lie in a repository that many read."""
+    """Refuse what only a variable may set."""
     for file, layer in layers:
-        alerts = layer.get("alerts")
-        if isinstance(alerts, dict) and alerts.get("urls"):
-            raise InvalidEnvironment(
-                f"{file}: alerts.urls: these URLs carry secrets; set ML_ASSETS_ALERT_URLS instead"
-            )
+        for variable in _ONLY_BY_VARIABLE:
+            section, key = VARIABLES[variable]
+            if _of(layer, section).get(key):
+                raise InvalidEnvironment(
+                    f"{file}: {section}.{key}: it carries secrets; set {variable} instead"
+                )
+        for section in ("landing", "lake"):
+            for key, value in _of(_of(layer, section), "storage_options").items():
+                if value and _CREDENTIAL.search(str(key)):
+                    raise InvalidEnvironment(
+                        f"{file}: {section}.storage_options.{key}: credentials have no place in a "
+                        "file; give them by the variables of the object store, such as "
+                        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                    )
+
+
+def _of(layer: dict[str, Any], key: str) -> dict[str, Any]:
+    """A nested mapping; empty if it is something else, which the validation tells."""
+    found = layer.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

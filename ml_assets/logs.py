@@ -33,7 +33,9 @@ _MILESTONES = frozenset(
 _ENDS = frozenset({"PIPELINE_SUCCESS", "PIPELINE_FAILURE", "PIPELINE_CANCELED"})
 
 # Names of fields whose values are blotted out whole.
-_SECRET = re.compile("password|passwd|secret|token|credential|authorization|api_?key", re.I)
+_SECRET = re.compile(
+    "passw(or)?d|pwd|secret|token|credential|authorization|(api|access|private)_?key", re.I
+)
 
 # Fields that hold an error as it is printed.
 _ERRORS = ("exception", "stack_info")

@@ -11,7 +11,10 @@ from urllib.parse import parse_qsl, unquote
 
 from ml_assets.core.texts import visible
 
-_SECRET_NAME = re.compile(r"PASS(WORD|WD)?$|PASSWORD|SECRET|TOKEN|CREDENTIAL|_KEY$|ALERT_URLS$")
+_SECRET_NAME = re.compile(
+    r"PASS(WORD|WD)?$|PASSWORD|_PWD$|SECRET|TOKEN|CREDENTIAL|_KEY$|ACCESS_KEY_ID$|ALERT_URLS$"
+    r"|HEARTBEAT_URL$"
+)
 _URL_NAME = re.compile(r"_UR[IL]S?$")
 _SHORTEST = 4  # characters; a shorter value would blot out words that are no secret
 
@@ -26,9 +29,20 @@ _QUERY_NAME = r"[?&](?:[^=&\s]*(?:password|secret|token|key|signature|credential
 _QUERY_SECRET = re.compile(rf"({_QUERY_NAME})[^&]*", re.IGNORECASE)
 _WORDS_QUERY_SECRET = re.compile(rf"({_QUERY_NAME})[^&\s\"'<>]*", re.IGNORECASE)
 
+# In quotes a value may have blanks; if the last quote is cut off, it ends with the line.
 _ASSIGNED = re.compile(
-    r"\b((?:[\w-]*(?:password|passwd|secret|token)|api[_-]?key|x-amz-(?:signature|credential))"
-    r"[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;]+",
+    r"\b([\w-]*(?:password|passwd|pwd|secret|token|(?:api|access|account|private|secret)[_-]?key"
+    r"(?:[_-]?id)?|x-amz-(?:signature|credential))[\"']?\s*[=:]\s*)"
+    r"(?:(\")(?:[^\"\\\n]|\\.)+|(')(?:[^'\\\n]|\\.)+|[^\s\"'&,;]+)",
+    re.IGNORECASE,
+)
+_PRIVATE_KEY = re.compile(
+    r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END|[\"']|\Z)", re.DOTALL
+)
+# Of chat services and watchers, who knows the path may write. A library may quote it alone.
+_WEBHOOK = re.compile(
+    r"((?:hooks\.slack\.com/\w+|discord(?:app)?\.com/api/webhooks|/webhookb2|hc-ping\.com"
+    r"|logic\.azure\.com(?::\d+)?/workflows)/|/services/(?=T\w+/B\w+/))[\w.~%/@-]+",
     re.IGNORECASE,
 )
 _AUTHORIZATION = re.compile(
@@ -46,14 +60,18 @@ _PARAMETERS = re.compile(r"(\[parameters: )(?:[^\n]*(?=\])|[^\n]*)")
 
 _EXAMPLE = re.compile(r"[,;]?\s*for example [^;)\n]*(?=[;)\n]|$)")
 _FAILURE_CASES = re.compile(r"(failure cases?: |unable to parse: )[^\"\n]*")
+# A value that was clipped ends with an ellipsis in place of the quote.
 _GIVEN = re.compile(
     r"((?:=|\b(?:found|holds|value|literal|string|float|int|number|date|base 10|time data"
-    r"|KeyError):?) ?)('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
+    r"|KeyError):?) ?)('(?:[^'\\]|\\.)*['…]|\"(?:[^\"\\]|\\.)*[\"…])"
 )
 # An apostrophe within a word, as in "doesn't" and O'Hara, neither opens nor closes.
 _QUOTED = re.compile(
-    r"(?<!\w)[bru]?(?:'(?:[^'\\\n]|\\.|'(?=\w))*'|\"(?:[^\"\\\n]|\\.)*\")", re.IGNORECASE
+    r"(?<!\w)[bru]?(?:'(?:[^'\\\n]|\\.|'(?=\w))*['…]|\"(?:[^\"\\\n]|\\.)*[\"…])",
+    re.IGNORECASE,
 )
+# What is wrong with a line of a file: it may quote anything of that line, and the header's names.
+_LINE = re.compile(r"(\bline [\d,]+(?:, column (?:'[^'\n]*'|\"[^\"\n]*\"))?: )([^\n]*)")
 
 # The lines of a traceback, which quote code but no row; the second may follow the first only.
 _FRAME = re.compile(r'\s*File "[^"\n]*", line \d+')
@@ -98,7 +116,8 @@ def without_secrets(text: str, secrets: Iterable[str] | None = None) -> str:
     # What follows the word Authorization may itself be assigned: it comes first.
     text = _AUTHORIZATION.sub(r"\1\2***", text)
     text = _WORDS_QUERY_SECRET.sub(r"\1***", _WORDS_PASSWORD.sub(r"\1:***@", text))
-    return _ASSIGNED.sub(r"\1***", text)
+    text = _PRIVATE_KEY.sub(r"\1***", _WEBHOOK.sub(r"\1***", text))
+    return _ASSIGNED.sub(r"\1\2\3***", text)
 
 
 def secrets_of_url(url: str) -> tuple[str, ...]:
@@ -135,13 +154,16 @@ def without_values(text: str, *, ours: bool = True) -> str:
 
     Args:
         text: What an error or a check says.
-        ours: Whether the platform worded it. Its own messages quote a value as an example or after
-            a word such as `found`, and names of columns and files elsewhere; in a library's, every
-            quotation may be a value.
+        ours: Whether the platform worded it. Its own messages quote a value as an example, after a
+            word such as `found` or of a line of a file, and names of columns and files elsewhere;
+            in a library's, every quotation may be a value.
     """
     text = _PARAMETERS.sub(r"\1…", _ROW.sub(r"\1…", text))
     text = _FAILURE_CASES.sub(r"\1…", _EXAMPLE.sub("", text))
-    return _GIVEN.sub(r"\1…", text) if ours else _QUOTED.sub("…", text)
+    if not ours:
+        return _QUOTED.sub("…", text)
+    text = _LINE.sub(lambda found: found[1] + _QUOTED.sub("…", found[2]), text)
+    return _GIVEN.sub(r"\1…", text)
 
 
 def fit(text: str, *, ours: bool = True, keep: str = "\n\t") -> str:

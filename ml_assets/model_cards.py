@@ -30,6 +30,10 @@ from ml_assets.use_case import UseCase
 CARD_FILE = "model_card.html"
 
 
+class CardError(OSError):
+    """The copy of a card in the project's folder cannot be written; the message says what to do."""
+
+
 @dataclass(frozen=True)
 class Written:
     """A model card that was written.
@@ -50,16 +54,40 @@ def write_card(
 
     Raises:
         RegistryError: The registry does not have the version, or does not take the card.
+        CardError: The project's folder does not take it; an older copy stays as it was.
     """
     card = gather(use_case, lake, registry, version)
+    return Written(keep_card(environment, use_case, registry, card), card.status)
+
+
+def keep_card(environment: Environment, use_case: UseCase, registry: Registry, card: Card) -> Path:
+    """Write a card into the registry, and then into the project's folder.
+
+    Returns:
+        The copy in the project's folder.
+
+    Raises:
+        RegistryError: The registry does not take the card.
+        CardError: The project's folder does not take it; an older copy stays as it was.
+    """
     page = model_card(card).encode()
-    registry.attach(use_case.name, version, {CARD_FILE: page})
-    file = card_file(environment, use_case, version)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    registry.attach(use_case.name, card.version, {CARD_FILE: page})
+    file = card_file(environment, use_case, card.version)
     aside = file.with_suffix(f".{os.getpid()}")  # in full or not at all
-    aside.write_bytes(page)
-    aside.replace(file)
-    return Written(file, card.status)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            aside.write_bytes(page)
+            aside.replace(file)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise CardError(
+            f"the model card {file} cannot be written: {error.strerror}. Make room there, or give "
+            "this user the right to write."
+        ) from error
+    return file
 
 
 def card_file(environment: Environment, use_case: UseCase, version: int) -> Path:

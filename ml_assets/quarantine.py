@@ -17,6 +17,7 @@ from ml_assets.environment import Environment
 from ml_assets.resources.lake import Lake
 from ml_assets.runs import RunFailed, run_days
 from ml_assets.schedules import keep_unchanged
+from ml_assets.state import overtaken
 from ml_assets.use_case import UseCase
 
 
@@ -53,11 +54,20 @@ def rows_aside(lake: Lake, use_case: UseCase, day: str | None = None) -> pd.Data
 
 
 def days_to_replay(
-    environment: Environment, use_case: UseCase, lake: Lake, day: str | None, now: datetime
+    instance: dg.DagsterInstance,
+    environment: Environment,
+    use_case: UseCase,
+    lake: Lake,
+    day: str | None,
+    now: datetime,
 ) -> list[str]:
     """The days with rows in quarantine, and those that a replay which died left half done.
 
+    Whether one died is told by the tables, and by Dagster's records where it died between a commit
+    and its record.
+
     Args:
+        instance: Where the runs are recorded.
         environment: Its settings.
         use_case: Whose quarantine.
         lake: The tables.
@@ -76,10 +86,14 @@ def days_to_replay(
     wanted = set(rows("quarantine"))
     wanted |= {each for each, found in known.items() if found == TORN}
     wanted |= {each for each in known if raw.get(each, 0) != features.get(each, 0)}
+    wanted |= {*overtaken(instance, use_case, "features", known)}
     if history(lake, use_case):
         young = sorted(each for each in features if recent(each, environment, now))
         said = standing_per_day(use_case, lake, young[0], young[-1]) if young else {}
-        wanted |= {each for each in young if said.get(each, 0) != features[each]}
+        scored = [each for each in young if each in said]
+        wanted |= {each for each in scored if said[each] != features[each]}
+        for stage in ("predictions", "shadow"):
+            wanted |= {*overtaken(instance, use_case, stage, scored)}
     chosen = [each for each in sorted(wanted) if day in (None, each)]
     if not chosen:
         raise _nothing(day)

@@ -1,11 +1,13 @@
-"""Serves the pages for people (model cards, monitoring) on 127.0.0.1, so that links in the UI open.
+"""Serves the pages for people (model cards, monitoring), so that links in the UI open.
 
 A page of http cannot link to a file, and Dagster serves no files of ours. How the pages look is in
 `ml_assets.report`; where they lie, with those who write them. `ml-assets ui` starts this beside
-Dagster; where a web server is at hand, let that serve the folder (`reports.url`).
+Dagster, and `deploy/compose.yaml` as a service; where a web server can read the folder, let that
+serve it (`reports.url`).
 """
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
@@ -48,15 +50,17 @@ class Pages(SimpleHTTPRequestHandler):
         """Say nothing of a request that was answered; `log_error` comes here too."""
 
 
-def serve_pages(folder: Path, port: int) -> None:
+def serve_pages(folder: Path, port: int, host: str = "127.0.0.1") -> None:
     """Serve a folder's pages until this process ends; the folder need not exist yet.
 
     Args:
         folder: Where the pages lie.
-        port: On 127.0.0.1.
+        port: The port to listen on.
+        host: The address to listen on; whatever it is, only requests to `_HOSTS` are answered.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with ThreadingHTTPServer(("127.0.0.1", port), partial(Pages, directory=str(folder))) as server:
+    with contextlib.suppress(OSError):  # on a volume of which it may read alone, others make it
+        folder.mkdir(parents=True, exist_ok=True)
+    with ThreadingHTTPServer((host, port), partial(Pages, directory=str(folder))) as server:
         server.serve_forever()
 
 
@@ -65,8 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
     chosen = parser.parse_args(arguments)
-    serve_pages(chosen.folder, chosen.port)
+    serve_pages(chosen.folder, chosen.port, chosen.host)
 
 
 if __name__ == "__main__":

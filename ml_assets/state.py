@@ -63,6 +63,20 @@ def outdated(
     ]
 
 
+def overtaken(
+    instance: dg.DagsterInstance, use_case: UseCase, stage: str, days: Iterable[str]
+) -> list[str]:
+    """Those of `days` of which what a stage is made from is on record, and newer than the stage."""
+    wanted = sorted(days)
+    made = _newest(instance, use_case, stage, wanted)
+    upstream = [_newest(instance, use_case, name, wanted) for name in LINEAGE[stage]]
+    return [
+        day
+        for day in wanted
+        if any(made.get(day, -1) < known[day] for known in upstream if day in known)
+    ]
+
+
 def stage_state(
     instance: dg.DagsterInstance,
     use_case: UseCase,

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -13,7 +14,11 @@ def need_programs(*names: str) -> None:
     fails the test: a skipped proof would look like one that holds.
     """
     if absent := [name for name in names if shutil.which(name) is None]:
-        reason = f"{' and '.join(absent)} not on the PATH: sudo make system-packages"
-        if os.environ.get("REQUIRE_PROGRAMS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        leave_out(f"{' and '.join(absent)} not on the PATH: sudo make system-packages")
+
+
+def leave_out(reason: str) -> NoReturn:
+    """Skip a test for what the machine lacks; fail it with `REQUIRE_PROGRAMS=1`."""
+    if os.environ.get("REQUIRE_PROGRAMS") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -21,15 +21,21 @@ def free_port() -> int:
 def http_receiver(
     port: int, *, status: int = 200, pause_s: float = 0
 ) -> Iterator[list[dict[str, Any]]]:
-    """Takes what Apprise's `json://` posts; yields what it got."""
+    """Takes what Apprise's `json://` posts, and heartbeats; yields what it got."""
     got: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(json.loads(body))
+
+        def do_GET(self) -> None:
+            self.answer({"asked": self.path})
+
+        def answer(self, found: dict[str, Any]) -> None:
             time.sleep(pause_s)
             if status == 200:
-                got.append(json.loads(body))
+                got.append(found)
             self.send_response(status)
             self.end_headers()
 

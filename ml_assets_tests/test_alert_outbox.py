@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def to(*urls: str) -> list[Target]:
 
 
 def titles(environment: Environment) -> list[str]:
-    return [each.title for each in last_alerts(environment, 100)]
+    return [each.title for each in last_alerts(environment, 1_000)]
 
 
 def test_an_alert_reaches_the_file_http_and_mail_and_nothing_waits(
@@ -143,12 +144,106 @@ def test_a_target_that_refuses_is_given_up_after_a_while_and_told_so(
     assert titles(environment) == ["claims_scoring failed for 2026-01-05"]
 
 
-def test_what_waits_for_a_target_that_is_no_longer_configured_is_dropped(
+def test_what_waits_for_a_url_that_is_corrected_goes_to_the_new_one_alone(
     environment: Environment,
 ) -> None:
-    tell(environment, [event()], to(http_url(free_port())), at(0))
+    other, mended = free_port(), free_port()
+    wrong = http_url(free_port())
+    with http_receiver(other) as well, http_receiver(mended) as posted:
+        tell(environment, [event(5)], to(wrong, http_url(other)), at(0))
+        between = tell(environment, [event(6, minutes=5)], to(http_url(other)), at(5))
+        tell(environment, [], to(http_url(mended), http_url(other)), at(6))
+        again = tell(environment, [], to(http_url(mended), http_url(other)), at(7))
 
-    assert tell(environment, [], [], at(1)) == []
+    assert between == again == []
+    assert [each["title"][-2:] for each in posted] == ["05"], "what was told while it was away, not"
+    assert [each["title"][-2:] for each in well] == ["05", "06"], "and nothing twice"
+    assert waiting(environment).waiting == ()
+    assert http_url(mended).split("//")[1] in str(waiting(environment).known)
+    assert wrong.split("//")[1] not in str(waiting(environment).known)
+
+
+def test_what_waits_for_a_target_that_is_removed_is_given_up_after_a_while_and_told_so(
+    environment: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    (gone,) = to(http_url(free_port()))
+    tell(environment, [event()], [gone], at(0))
+
+    early = tell(environment, [], [], at(60 * 71))
+    assert {key for each in waiting(environment).waiting for key in each.targets} == {gone.key}
+    late = tell(environment, [], [], at(60 * 72))
+
+    assert early == []
+    assert late == [
+        f"{gone.name}: gave up on “claims_scoring failed for 2026-01-05” after 72 h; "
+        "ml-assets alerts list shows it"
+    ]
+    assert late[0] in caplog.text
+    assert waiting(environment).waiting == ()
+
+
+def test_a_target_that_comes_back_gets_the_worst_and_a_digest_and_no_more_within_the_hour(
+    environment: Environment,
+) -> None:
+    sent: list[Message] = []
+
+    def down(target: Target, message: Message, timeout_s: float) -> str:
+        return "down"
+
+    def up(target: Target, message: Message, timeout_s: float) -> None:
+        sent.append(message)
+
+    target = to(http_url(free_port()))
+    mild = [
+        replace(event(5, f"run:{n}", 3 * n), level="warning", title=f"mild {n}") for n in range(99)
+    ]
+    for each in [*mild, event(5, minutes=300)]:  # one after the other, for five hours
+        tell(environment, [each], target, each.at, sender=down)
+    tell(environment, [], target, at(320), sender=up)
+    back = list(sent)
+    tell(environment, [event(6, minutes=330)], target, at(330), sender=up)
+    full = list(sent)
+    tell(environment, [], target, at(381), sender=up)
+
+    assert len(back) == environment.alerts.max_per_hour == 20
+    assert back[0].title == "[dev] claims_scoring failed for 2026-01-05", "the worst comes first"
+    assert "81 more alerts" in back[-1].title
+    assert "digest" not in "".join(each.title for each in back[:-1])
+    assert "ml-assets alerts list --last 100" in back[-1].body
+    assert full == back, "the hour is full"
+    assert [each.title for each in sent[20:]] == ["[dev] claims_scoring failed for 2026-01-06"]
+    assert waiting(environment).waiting == ()
+    assert sum(each.startswith("mild") for each in titles(environment)) == 99
+
+
+def test_tries_that_fail_sum_nothing_up_and_one_that_gets_through_does_so_once(
+    environment: Environment,
+) -> None:
+    sent: list[str] = []
+
+    def flaky(target: Target, message: Message, timeout_s: float) -> str | None:
+        if len(sent) == 1:
+            return "down again"
+        sent.append(message.title)
+        return None
+
+    target = to(http_url(free_port()))
+    for n in range(60):
+        late = event(5, f"run:{n}", 3 * n)
+        tell(environment, [late], target, late.at, sender=lambda *_: "down")
+    many = waiting(environment).waiting
+    for n in range(180, 300, 15):
+        tell(environment, [], target, at(n), sender=lambda *_: "down")
+    still = waiting(environment).waiting
+    tell(environment, [], target, at(320), sender=flaky)
+    left = waiting(environment).waiting
+    tell(environment, [], target, at(350), sender=lambda _, message, __: sent.append(message.title))
+
+    assert many == still
+    assert len(still) == 60
+    assert [each.alert.kind for each in left] == ["trouble"] * 18 + ["digest"]
+    assert len(sent) == 20
+    assert "41 more alerts" in sent[-1]
     assert waiting(environment).waiting == ()
 
 

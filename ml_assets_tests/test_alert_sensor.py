@@ -14,10 +14,13 @@ import pytest
 
 from ml_assets import alert_events
 from ml_assets.alert_events import Cursor, read_events
-from ml_assets.alert_outbox import last_alerts
-from ml_assets.alerts import Alert
+from ml_assets.alert_outbox import OutboxError, last_alerts
+from ml_assets.alerts import Alert, cause_and_remedy
+from ml_assets.build import resources
 from ml_assets.champions import Hand, promote, rollback
+from ml_assets.resources.notifications import heartbeat
 from ml_assets.runs import RunFailed
+from ml_assets.sources import take_files
 from ml_assets_tests.conftest import Platform, small_environment
 from ml_assets_tests.receivers import free_port, http_receiver, http_url
 
@@ -379,6 +382,201 @@ def test_a_lake_out_of_reach_is_told_and_hides_no_failed_run(alerted: Alerted) -
         f"claims_scoring failed for {DAY}",
     ]
     assert well.title == "claims/champion_history is well again"
+
+
+def with_heartbeat(tmp_path: Path, url: str) -> Alerted:
+    environment = small_environment(tmp_path)
+    alerts = environment.alerts.model_copy(update={"heartbeat_url": url})
+    environment = environment.model_copy(update={"alerts": alerts})
+    return Alerted(Platform(environment, dg.DagsterInstance.ephemeral()), [])
+
+
+def test_a_watcher_elsewhere_is_asked_after_each_tick(tmp_path: Path) -> None:
+    port = free_port()
+    alerted = with_heartbeat(tmp_path, f"http://127.0.0.1:{port}/ping/{SECRET}?up=1")
+
+    with http_receiver(port) as asked:
+        alerted.tick()
+        alerted.tick()
+
+    assert asked == [{"asked": f"/ping/{SECRET}?up=1"}] * 2
+
+
+def test_a_watcher_is_not_asked_by_a_tick_that_fails(tmp_path: Path) -> None:
+    port = free_port()
+    alerted = with_heartbeat(tmp_path, f"http://127.0.0.1:{port}/{SECRET}")
+    alerted.platform.environment.home.joinpath("alerts").write_text("in the way")
+
+    with http_receiver(port) as asked, pytest.raises(OutboxError):
+        alerted.tick()
+
+    assert asked == []
+
+
+def test_a_watcher_that_is_down_is_a_warning_without_its_secret(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/{SECRET}?key={SECRET}"
+    alerted = with_heartbeat(tmp_path, url)
+    alerted.platform.instance.report_run_failed(started(alerted.platform))
+
+    (told,) = alerted.tick()
+    with http_receiver(port, status=404):
+        alerted.tick()
+        refused = heartbeat(url)
+    with http_receiver(port, pause_s=2):
+        slow = heartbeat(url, 0.3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("urllib.request.urlopen", quoting)
+        quoted = heartbeat(url)
+
+    assert told.days == (DAY,), "the tick tells all the same"
+    logged = capfd.readouterr().err
+    assert "the watcher of alerts.heartbeat_url was not reached: Connection refused" in logged
+    assert "the watcher of alerts.heartbeat_url was not reached: it answers 404" in logged
+    assert refused == "it answers 404"
+    assert slow == "timed out"
+    assert quoted == "cannot reach ***"
+    assert SECRET not in logged
+
+
+def quoting(request: Any, timeout: float) -> None:
+    raise OSError(f"cannot reach {request.full_url}")
+
+
+# Checks
+
+# As much of each table as the checks read.
+ACCOUNT = ["day", "rows_read", "rows_kept", "rows_quarantined", "duplicates_dropped", "fingerprint"]
+COLUMNS = {
+    "extraction": ACCOUNT,
+    "raw": ["day", "application_id"],
+    "quarantine": ["day", "reason", "column", "value"],
+    "features": ["day", "application_id", "claim_status"],
+    "predictions": ["day", "application_id", "probability", "scored_at", "superseded_at"],
+    "monitoring": ["day", "section", "subject", "state", "since", "sentence"],
+}
+
+
+def test_every_check_that_fails_says_why_and_what_to_do(platform: Platform) -> None:
+    day, before = "2026-01-06", "2026-01-02"  # whose outcomes are known by then
+    said = pd.Timestamp(before, tz="UTC")
+    for stage, rows in {
+        "extraction": [[day, 10, 5, 5, 0, "10 rows"]],
+        "raw": [[day, "A-1"]],
+        "quarantine": [[day, "out_of_range", "age", "431"]],
+        "features": [[before, f"A-{n}", 1] for n in range(400)],
+        "predictions": [[before, f"A-{n}", 0.1, said, pd.NaT] for n in range(400)],
+        "monitoring": [
+            [day, section, "age", "drift", day, "it is far off"]
+            for section in ("inputs", "outputs", "outcomes")
+        ],
+    }.items():
+        frame = pd.DataFrame(rows, columns=COLUMNS[stage])
+        platform.lake.write(f"claims/{stage}", frame, min(before, day), day)
+    known = {check.name for check in platform.definitions.resolve_asset_graph().asset_check_keys}
+
+    done = dg.materialize(
+        [*(platform.definitions.assets or ()), *(platform.definitions.asset_checks or ())],
+        selection=dg.AssetSelection.all_asset_checks()
+        - dg.AssetSelection.checks_for_assets("claims/model_card"),
+        tags={"dagster/partition": day},  # a partition_key would need an asset
+        instance=platform.instance,
+        resources=dict(platform.definitions.resources or {}),
+        raise_on_error=False,
+    )
+
+    found = {each.check_name: each for each in done.get_asset_check_evaluations()}
+    # That one is a part of its asset: assets/test_model_card.py lets it fail.
+    assert known == {*found, "card_written"}
+    for name, evaluation in found.items():
+        assert not evaluation.passed, name
+        cause, remedy = cause_and_remedy(evaluation.description or "", "")
+        assert cause, name
+        assert remedy, f"{name} does not say what to do: {cause}"
+
+
+# Files
+
+
+def land(alerted: Alerted, name: str, content: str) -> None:
+    """Let the new-data sensor's first step take a file, in an environment whose rows come so."""
+    platform = alerted.platform
+    environment = platform.environment
+    settings = environment.landing.model_copy(update={"complete": "renamed"})
+    changes = {"source": "landing", "landing": settings}
+    source = resources(environment.model_copy(update=changes))["source"]
+    folder = Path(settings.url)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(content)
+    assert take_files(source, platform.use_case, datetime.now(UTC), budget_seconds=9)
+
+
+def test_a_rejected_file_is_told_once_without_its_values_until_one_of_its_name_is_taken(
+    alerted: Alerted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(alerted, "north/monday.csv", f'application_id,age\nAnn {SECRET},"4')
+    land(alerted, "tuesday.csv", "Ann Smith,1970\nBob Smith,1980\n")  # no header
+
+    told = alerted.tick()
+    monkeypatch.setattr(alert_events, "read_files", None)
+    again = alerted.tick()  # looks at the table's version alone
+    monkeypatch.undo()
+    land(alerted, "north/monday.csv", "application_id,received_at\nA-1,2026-01-05T10:00:00Z\n")
+    mended = alerted.tick()
+
+    monday, tuesday = told
+    assert (monday.level, monday.kind) == ("warning", "trouble")
+    assert monday.title == "claims: the file north/monday.csv was rejected"
+    assert monday.cause.startswith("line 2, column …: the quote is never closed")
+    assert monday.remedy == (
+        "Look at monday.csv.reason.txt in rejected/ of the landing folder, have the file mended, "
+        "and drop it again under the same name."
+    )
+    assert tuesday.cause.startswith("it has no column …")
+    for value in ("Ann", "Bob", "1970", SECRET):
+        assert value not in f"{told}{alerted.posted}"
+    assert again == []
+    assert [each.title for each in mended] == ["claims: the file north/monday.csv is well again"]
+    assert len(alerted.posted) == 3
+
+
+def test_a_file_that_was_rejected_long_ago_is_no_news(
+    alerted: Alerted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{__name__}.datetime", LongAgo)
+        land(alerted, "old.csv", "no header")
+
+    assert alerted.tick() == []
+
+
+class LongAgo(datetime):
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:
+        return datetime(2026, 1, 5, tzinfo=tz)
+
+
+def test_a_ledger_that_cannot_be_read_is_told_and_its_files_are_told_later(
+    alerted: Alerted,
+) -> None:
+    land(alerted, "a.csv", "no header")
+    table = Path(alerted.platform.lake.url) / "claims" / "landing"
+    files = {file: file.read_bytes() for file in table.rglob("*.parquet")}
+    for file in files:
+        file.unlink()
+
+    (lost,) = alerted.tick()
+    for file, content in files.items():
+        file.write_bytes(content)
+    found = alerted.tick()
+
+    assert lost.title == "claims/landing cannot be read"
+    assert {each.title for each in found} == {
+        "claims/landing is well again",
+        "claims: the file a.csv was rejected",
+    }
 
 
 def test_an_environment_without_alerts_has_no_sensor(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """`ml-assets alerts`: whether targets are reached, and what was told, without secrets."""
 
 import re
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,11 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "width", 400)
 
 
-def alerts(home: Path, *arguments: str, urls: str = "") -> tuple[int, str]:
+def alerts(home: Path, *arguments: str, urls: str = "", heartbeat: str = "") -> tuple[int, str]:
     result = CliRunner().invoke(
-        app, ["alerts", *arguments, "--home", str(home)], env={"ML_ASSETS_ALERT_URLS": urls}
+        app,
+        ["alerts", *arguments, "--home", str(home)],
+        env={"ML_ASSETS_ALERT_URLS": urls, "ML_ASSETS_HEARTBEAT_URL": heartbeat},
     )
     return result.exit_code, result.output
 
@@ -91,6 +94,40 @@ def test_what_waits_for_a_target_that_is_down_is_listed(tmp_path: Path) -> None:
     assert "2026-01-06 06:15:30" in output, "when it is tried again"
     assert url.replace(f"ops:{SECRET}@", "") in output
     assert SECRET not in output
+
+
+def test_what_waits_for_no_target_or_for_the_next_hour_says_so(tmp_path: Path) -> None:
+    environment = load_environment("dev", environ={"ML_ASSETS_HOME": str(tmp_path)})
+    url = f"json://127.0.0.1:{free_port()}"
+    known = targets(url)[0]
+    end = datetime.now(UTC)
+    for n in range(31):
+        at = end - timedelta(minutes=6 * (34 - n))
+        event = Event("trouble", f"run:{n}", (), "error", "x failed", "down", "", "claims", "", at)
+        tell(environment, [event], known, at, sender=lambda *_: "down")
+
+    gone = alerts(tmp_path, "list")[1]
+    tell(environment, [], known, end, sender=lambda *_: None)
+    tell(environment, [replace(event, subject="run:y")], known, end, sender=lambda *_: None)
+    full = alerts(tmp_path, "list", urls=url)[1]
+
+    assert re.search(rf"{url}, no longer configured .* 31 .* to the next new target", gone)
+    assert re.search(rf"{url} .* 1 .* when its hour is over", full)
+
+
+def test_the_watcher_is_asked_by_the_test_and_what_it_says_shows_no_secret(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/{SECRET}"
+
+    with http_receiver(port) as asked:
+        well = alerts(tmp_path, "test", heartbeat=url)
+    down = alerts(tmp_path, "test", heartbeat=url)
+
+    assert asked == [{"asked": f"/{SECRET}"}]
+    assert (well[0], down[0]) == (0, 1)
+    assert "asked heartbeat" in well[1]
+    assert "failed heartbeat: Connection refused" in down[1]
+    assert SECRET not in well[1] + down[1]
 
 
 def test_an_empty_list_says_so(tmp_path: Path) -> None:

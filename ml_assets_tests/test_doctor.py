@@ -236,6 +236,29 @@ def test_alert_targets_are_read(environment: Environment) -> None:
     assert look(environment, "alerts").state == "pass"
 
 
+def test_whether_a_watcher_elsewhere_knows_of_the_platform_is_told(
+    environment: Environment,
+) -> None:
+    targets = {"urls": "json://127.0.0.1:1/x"}
+    prod = changed(environment.model_copy(update={"name": "prod"}), alerts=targets)
+    watched = changed(prod, alerts={"heartbeat_url": "https://watch.example.org/s3cr3t"})
+    by_hand = changed(prod, schedules={"enabled": False})
+
+    lines = {
+        name: examine(each, NOW, only=["alerts"])[-1]
+        for name, each in {"prod": prod, "watched": watched, "by_hand": by_hand}.items()
+    }
+
+    assert {name: line.state for name, line in lines.items()} == {
+        "prod": "warn",
+        "watched": "pass",
+        "by_hand": "pass",
+    }
+    assert lines["prod"].told == "no watcher elsewhere tells when the platform itself is down"
+    assert "ML_ASSETS_HEARTBEAT_URL" in lines["prod"].remedy
+    assert lines["watched"].told == "a watcher elsewhere is asked after each tick"
+
+
 # What rows come from
 
 
@@ -480,7 +503,7 @@ def test_one_daemon_is_well_and_two_are_not(
     environment: Environment, instance: dg.DagsterInstance
 ) -> None:
     none = look(environment, "daemon")
-    nobody_needed = look(
+    by_hand_alone = look(
         changed(environment, schedules={"enabled": False}, sensor={"enabled": False}), "daemon"
     )
     beat(instance, "SCHEDULER", "one")
@@ -493,8 +516,12 @@ def test_one_daemon_is_well_and_two_are_not(
     two = look(environment, "daemon")
     os.close(lock)
 
-    assert (none.state, nobody_needed.state) == ("warn", "pass")
+    # The queue of runs and the alerts need a daemon even where a person presses each button.
+    assert none == by_hand_alone
+    assert none.state == "warn"
+    assert "queued runs do not start" in none.told
     assert "no schedule or sensor of dev ticks" in none.told
+    assert "ml-assets daemon" in none.remedy
     assert unguarded.state == "warn"
     assert "nothing keeps a second one away" in unguarded.told
     assert guarded.state == "pass"

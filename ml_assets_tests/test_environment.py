@@ -288,16 +288,21 @@ def test_the_printed_configuration_hides_passwords_and_keys(
     environment = with_dev(
         f"""
         warehouse: {{url: "postgresql://user:{SECRET}@host/db?sslpassword={SECRET}"}}
-        lake: {{storage_options: {{aws_secret_access_key: {SECRET}, region: north}}}}
         """,
-        {"ML_ASSETS_REGISTRY_URL": f"http://user:{SECRET}@models:5000"},
+        {
+            "ML_ASSETS_REGISTRY_URL": f"http://user:{SECRET}@models:5000",
+            "ML_ASSETS_HEARTBEAT_URL": f"https://watch.example.org/ping/{SECRET}",
+        },
     )
+    options = {"aws_secret_access_key": SECRET, "region": "north"}
+    lake = environment.lake.model_copy(update={"storage_options": options})
 
-    shown = masked(environment)
+    shown = masked(environment.model_copy(update={"lake": lake}))
 
     assert SECRET not in str(shown)
     assert shown["warehouse"]["url"] == "postgresql://user:***@host/db?sslpassword=***"
     assert shown["registry"]["url"] == "http://user:***@models:5000"
+    assert shown["alerts"]["heartbeat_url"] == "***"
     assert shown["lake"]["storage_options"] == {"aws_secret_access_key": "***", "region": "north"}
     assert shown["warehouse"]["attempts"] == environment.warehouse.attempts
 
@@ -311,6 +316,7 @@ def test_the_printed_configuration_hides_passwords_and_keys(
         f"lake: {{storage_options: [{{secret_access_key: {SECRET}}}]}}",
         f"lake: {{storage_options: {{region: {{token: {SECRET}}}}}}}",
         f"lake: {{storage_options: {{token: {SECRET}, region: 1}}}}",
+        f"alerts: {{heartbeat_url: 'https://watch.example.org/{SECRET}'}}",
     ],
 )
 def test_a_refusal_never_shows_a_secret(refusal: Callable[..., str], text: str) -> None:
@@ -318,6 +324,54 @@ def test_a_refusal_never_shows_a_secret(refusal: Callable[..., str], text: str) 
 
     assert message.startswith("dev.yaml: ")
     assert SECRET not in message
+
+
+@pytest.mark.parametrize("section", ["lake", "landing"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "aws_secret_access_key",
+        "AWS_ACCESS_KEY_ID",
+        "password",
+        "sas_token",
+        "account_key",
+        "secret",
+    ],
+)
+def test_a_file_takes_no_credentials_of_an_object_store(
+    refusal: Callable[..., str], section: str, key: str
+) -> None:
+    message = refusal(f"{section}: {{storage_options: {{region: north, {key}: {SECRET}}}}}")
+
+    assert message == (
+        f"dev.yaml: {section}.storage_options.{key}: credentials have no place in a file; give "
+        "them by the variables of the object store, such as AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY"
+    )
+
+
+def test_a_file_takes_the_other_options_of_an_object_store(
+    with_dev: Callable[..., Environment],
+) -> None:
+    options = {"endpoint_url": "http://store:9000", "aws_sse_kms_key_id": "id", "token": ""}
+
+    environment = with_dev(yaml.safe_dump({"lake": {"storage_options": options}}))
+
+    assert environment.lake.storage_options == options
+
+
+def test_a_heartbeat_goes_over_http_and_is_set_by_its_variable_alone(
+    refusal: Callable[..., str],
+) -> None:
+    in_a_file = refusal(f"alerts: {{heartbeat_url: 'https://watch.example.org/{SECRET}'}}")
+    by_another_way = refusal("{}", {"ML_ASSETS_HEARTBEAT_URL": f"file:///etc/{SECRET}"})
+
+    assert in_a_file == (
+        "dev.yaml: alerts.heartbeat_url: it carries secrets; set ML_ASSETS_HEARTBEAT_URL instead"
+    )
+    told = "alerts.heartbeat_url: expected a URL that begins with http:// or https://; found '***'"
+    assert told in by_another_way
+    assert SECRET not in by_another_way
 
 
 # Kept apart

@@ -125,7 +125,8 @@ def claims__raw(context):
     context.log.info(f"connects as postgresql://ml:{secret}@host/db")
     context.log.debug("too fine")
     logging.getLogger("lib").error("password=%s", secret)
-    failed = {"row": ["KeyError: 'Ann Smith'", {"api_key": "k3y", "n": 3}], "e": KeyError("Ann")}
+    given = {"api_key": "k3y", "pwd": "k3y", "n": 3}
+    failed = {"row": ["KeyError: 'Ann Smith'", given], "e": KeyError("Ann")}
     logging.getLogger("ml_assets.x").warning("no column 'age'", extra={"failed": failed})
     logging.getLogger("lib").warning("odd cell 'Ann Smith'", extra={"token": "k3y"})
     raise ValueError(f"could not convert string to float: 'Ann Smith', {secret}")
@@ -165,7 +166,7 @@ def test_secrets_and_values_are_blotted_out_of_messages_and_exceptions(tmp_path:
     assert "k3y" not in output
     (ours,) = [line for line in lines if line["event"] == "no column 'age'"]
     assert ours["failed"] == {
-        "row": ["KeyError: …", {"api_key": "***", "n": 3}],
+        "row": ["KeyError: …", {"api_key": "***", "pwd": "***", "n": 3}],
         "e": "builtins.KeyError: …",
     }
     (of_library,) = [line for line in lines if line["event"] == "odd cell …"]

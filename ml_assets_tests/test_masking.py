@@ -11,12 +11,16 @@ from ml_assets.masking import (
     without_secrets,
     without_values,
 )
+from ml_assets.resources.csv_text import clip
 
 ENVIRON = {
     "PGPASSWORD": "s3cr3t word",
     "ML_ASSETS_WAREHOUSE_URL": "postgresql://ml:p%40ss/word@host/db",
     "ML_ASSETS_ALERT_URLS": "slack://tokenA/tokenB/tokenC, mailto://ops:hunter22@example.org",
     "AWS_SECRET_ACCESS_KEY": "abcdEFGH",
+    "ML_ASSETS_HEARTBEAT_URL": "https://watch.example.org/ping/0a1b",
+    "DB_PWD": "hunter33",
+    "PWD": "/work",
     "HOME": "/root",
     "API_TOKEN": "xy",
 }
@@ -26,7 +30,8 @@ def test_secrets_are_found_in_named_variables_and_in_urls_also_percent_decoded()
     found = secret_values(ENVIRON)
 
     assert {"s3cr3t word", "p%40ss/word", "p@ss/word", "hunter22", "abcdEFGH"} <= set(found)
-    assert "/root" not in found
+    assert {"https://watch.example.org/ping/0a1b", "hunter33"} <= set(found)
+    assert not {"/root", "/work"} & set(found)
     assert "xy" not in found, "too short to blot out"
     assert list(found) == sorted(found, key=len, reverse=True)
 
@@ -50,6 +55,38 @@ def test_secrets_are_found_in_named_variables_and_in_urls_also_percent_decoded()
             "https://s3/b?X-Amz-Credential=***&X-Amz-Signature=***&X-Amz-Date=2",
         ),
         ("?design=plain&page=2", "?design=plain&page=2"),
+        ("AWS_SECRET_ACCESS_KEY=ab/cd+ef", "AWS_SECRET_ACCESS_KEY=***"),
+        ("secretAccessKey: ab/cd+ef", "secretAccessKey: ***"),
+        ("access_key_id=AKIA123 region=north", "access_key_id=*** region=north"),
+        ("AccountKey=ab==;EndpointSuffix=x", "AccountKey=***;EndpointSuffix=x"),
+        ("private_key: abcdef", "private_key: ***"),
+        ('{"private_key": "-----BEGIN PRIVATE KEY-----\\nMI ab"}', '{"private_key": "***"}'),
+        (
+            "-----BEGIN RSA PRIVATE KEY-----\nMIab\ncd\n-----END RSA PRIVATE KEY-----\nnext",
+            "-----BEGIN RSA PRIVATE KEY-----***-----END RSA PRIVATE KEY-----\nnext",
+        ),
+        ("UID=ml;PWD=hunter2;HOST=x", "UID=ml;PWD=***;HOST=x"),
+        ("pwd=hunter2", "pwd=***"),
+        ('password: "two words" user: ml', 'password: "***" user: ml'),
+        ("{'password': 'two \\'quoted\\' words', 'x': 1}", "{'password': '***', 'x': 1}"),
+        ('password: "cut off', 'password: "***'),
+        ("password: ''", "password: ''"),
+        ("primary_key: application_id, keys: 2", "primary_key: application_id, keys: 2"),
+        (
+            "POST https://hooks.slack.com/services/T000/B000/XXXX failed",
+            "POST https://hooks.slack.com/services/*** failed",
+        ),
+        (
+            "hooks.slack.com:443: url: /services/T0/B0/XX (",
+            "hooks.slack.com:443: url: /services/*** (",
+        ),
+        (
+            "https://x.webhook.office.com/webhookb2/1@2/a",
+            "https://x.webhook.office.com/webhookb2/***",
+        ),
+        ("https://discord.com/api/webhooks/1/ab", "https://discord.com/api/webhooks/***"),
+        ("https://hc-ping.com/0a-1b/fail", "https://hc-ping.com/***"),
+        ("GET http://host/services/list", "GET http://host/services/list"),
         ("postgresql://ml@server:pa55@host/db", "postgresql://ml@server:***@host/db"),
     ],
 )
@@ -72,6 +109,21 @@ def test_our_own_sentences_lose_the_example_and_keep_the_columns() -> None:
     assert without_values("could not convert string to float: 'Ann'").endswith("float: …")
     assert without_values("Description: 'raw' is late") == "Description: 'raw' is late"
     assert "Ann" not in without_values("error: Column 'n' failed; failure cases: Ann, Bob")
+
+
+@pytest.mark.parametrize("value", ["Ann Smith", "O'Hara", 'Ann "A" Smith', "long" * 40])
+def test_what_is_quoted_of_a_line_of_a_file_goes_also_where_it_was_clipped(value: str) -> None:
+    for told in (
+        f"line 2, column 'age': the quote is never closed: {clip(value)}. The file is cut off.",
+        f"line 2: 3 fields where the header has 2; the last is column 'a' = {clip(value)}.",
+        f"line 1: {clip(value)} is no JSON object. Every line must be one.",
+    ):
+        for ours in (True, False):
+            shown = without_values(told, ours=ours)
+            assert value[:8] not in shown
+            assert shown.startswith(told[:6])
+    assert "column 'age'" in without_values("line 2, column 'age': it holds 'x'")
+    assert without_values("age = 'Ann Smi…; at most 5 may") == "age = …; at most 5 may"
 
 
 def test_a_librarys_sentence_loses_every_quotation() -> None:

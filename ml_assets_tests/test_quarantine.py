@@ -158,7 +158,9 @@ def test_a_replay_that_dies_between_its_tables_is_ended_by_the_next(
         assert list(changed(platform)) == [TUESDAY]
         assert "died between its tables" in replay_stored(platform)[0].problem
 
-    days = days_to_replay(platform.environment, platform.use_case, platform.lake, None, NOW)
+    days = days_to_replay(
+        platform.instance, platform.environment, platform.use_case, platform.lake, None, NOW
+    )
     replayed(platform, *days)
 
     assert TUESDAY in days

@@ -32,9 +32,13 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def port(folder: Path, free_ports: list[int]) -> Iterator[int]:
     """The port of a server of that folder, in a process of its own."""
-    port = free_ports[0]
+    yield from serving(folder, free_ports[0])
+
+
+def serving(folder: Path, port: int, *more: str) -> Iterator[int]:
+    """Serve a folder at a port until the test ends."""
     command = ["-m", "ml_assets.report_server", "--folder", str(folder), "--port", str(port)]
-    process = subprocess.Popen([sys.executable, *command])
+    process = subprocess.Popen([sys.executable, *command, *more])
     deadline = time.monotonic() + PATIENCE_S
     try:
         while True:
@@ -54,10 +58,10 @@ def port(folder: Path, free_ports: list[int]) -> Iterator[int]:
 
 
 def asked(
-    port: int, path: str, *, host: str | None = None, method: str = "GET"
+    port: int, path: str, *, host: str | None = None, method: str = "GET", at: str = "127.0.0.1"
 ) -> tuple[int, dict[str, str], str]:
     """Status, headers and text of an answer; the path goes out as it is."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+    connection = http.client.HTTPConnection(at, port, timeout=PATIENCE_S)
     connection.request(method, path, headers={"Host": host or f"127.0.0.1:{port}"})
     answer = connection.getresponse()
     return answer.status, dict(answer.getheaders()), answer.read().decode()
@@ -85,6 +89,32 @@ def test_pages_and_their_lists_are_served_and_nothing_else(port: int) -> None:
 def test_a_foreign_name_for_this_machine_is_refused(port: int) -> None:
     assert asked(port, "/claims/model_card_v1.html", host=f"evil.example:{port}")[0] == 403
     assert asked(port, "/claims/model_card_v1.html", host=f"localhost:{port}")[0] == 200
+
+
+def test_another_address_is_listened_on_only_if_asked_for(
+    folder: Path, free_ports: list[int], port: int
+) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        asked(port, "/", at="127.0.0.2")
+
+    for everywhere in serving(folder, free_ports[1], "--host", "0.0.0.0"):
+        assert asked(everywhere, "/claims/", at="127.0.0.2")[0] == 200
+        foreign = f"ml.example.org:{everywhere}"
+        assert asked(everywhere, "/claims/", at="127.0.0.2", host=foreign)[0] == 403
+
+
+def test_a_folder_that_is_another_s_to_make_is_served_once_it_is_there(
+    tmp_path: Path, free_ports: list[int]
+) -> None:
+    (tmp_path / "home").write_text("nobody makes a folder below a file")
+    folder = tmp_path / "home" / "reports"
+
+    for port in serving(folder, free_ports[0]):
+        assert asked(port, "/")[0] == 404
+        (tmp_path / "home").unlink()
+        folder.mkdir(parents=True)
+        (folder / "page.html").write_text("here")
+        assert asked(port, "/page.html")[2] == "here"
 
 
 def test_the_ui_links_to_a_page_where_it_is_served_and_tells_its_path_where_not(

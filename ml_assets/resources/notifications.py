@@ -1,4 +1,4 @@
-"""The door to people: notifications through Apprise, to targets that are URLs.
+"""The door to people: notifications through Apprise, to targets that are URLs; and a heartbeat.
 
 Apprise knows mail, chat, on-call and webhook services by URL, so that a target is configuration.
 What is worth a notification, and when it is sent again, is decided in `ml_assets.alerts` and
@@ -15,6 +15,7 @@ from ml_assets.core.texts import visible
 from ml_assets.masking import secret_values, secrets_of_url, without_secrets
 
 TIMEOUT_SECONDS = 8.0
+HEARTBEAT_SECONDS = 5.0
 
 Kind = Literal["info", "warning", "failure", "success"]
 
@@ -108,6 +109,29 @@ def send(target: Target, message: Message, timeout_s: float = TIMEOUT_SECONDS) -
     if result.status.name == "TIMEOUT":
         return f"no answer within {timeout_s:g} s"
     return _reason([str(entry.message) for entry in result.logs()], target.url)
+
+
+def heartbeat(url: str, timeout_s: float = HEARTBEAT_SECONDS) -> str | None:
+    """Ask a URL, so that a watcher elsewhere knows that the platform is alive.
+
+    Returns:
+        None if it was answered, or else the reason why not, without secrets.
+    """
+    import urllib.error
+    import urllib.request
+    from http.client import HTTPException
+
+    # Of the environment, which takes no other scheme than http and https.
+    request = urllib.request.Request(url, headers={"User-Agent": "ml_assets"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s):  # noqa: S310
+            return None
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"it answers {error.code}"
+    except (OSError, ValueError, HTTPException) as error:
+        why = getattr(error, "reason", error)
+        return _reason([getattr(why, "strerror", None) or str(why)], url)
 
 
 def _reason(lines: Sequence[str], url: str) -> str:

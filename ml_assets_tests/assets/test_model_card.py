@@ -1,10 +1,19 @@
 """The model card, through real runs: where it is kept, and that it follows who serves."""
 
 import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from ml_assets.model_cards import gather, write_card
+import dagster as dg
+import pytest
+
+from ml_assets.alerts import cause_and_remedy
+from ml_assets.model_cards import CardError, card_file, gather, write_card
+from ml_assets.resources.registry import Registry, RegistryError
 from ml_assets_tests.conftest import SMALL, Platform
+from ml_assets_tests.faults.test_outages import disk, fill
 
 LAST = "2026-01-16"
 
@@ -48,6 +57,69 @@ def test_the_card_tells_what_the_tables_and_the_bundle_say(trained: Platform) ->
     assert card.decision.rule == "first"
     assert all(guardrail.passed for guardrail in card.decision.guardrails)
     assert card.opponent is None
+
+
+@contextmanager
+def in_the_way(folder: Path) -> Iterator[None]:
+    folder.write_text("in the way")
+    yield
+    folder.unlink()
+
+
+@contextmanager
+def full(folder: Path) -> Iterator[None]:
+    with disk(folder, 64):
+        fill(folder, leave_kilobytes=8)
+        yield
+        assert not list(folder.rglob("*.[0-9]*")), "no half of a card is left"
+
+
+def card_written(platform: Platform) -> dg.AssetCheckEvaluation:
+    key = dg.AssetCheckKey(dg.AssetKey(["claims", "model_card"]), "card_written")
+    record = platform.instance.get_latest_asset_check_evaluation_record(key)
+    assert record is not None
+    assert record.event is not None
+    found = record.event.dagster_event.asset_check_evaluation_data
+    assert isinstance(found, dg.AssetCheckEvaluation)
+    return found
+
+
+@pytest.mark.parametrize("broken", [in_the_way, full])
+def test_a_card_that_cannot_be_written_warns_and_the_day_stands(
+    trained: Platform, broken: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    reports = trained.environment.reports_folder
+    shutil.rmtree(reports)
+
+    with broken(reports):
+        trained.run("training", LAST, only="model_card")
+        evaluation, metadata = card_written(trained), trained.metadata("model_card", LAST)
+        with pytest.raises(CardError, match="Make room there"):
+            write_card(trained.environment, SMALL, trained.lake, trained.registry, 1)
+    shutil.rmtree(reports, ignore_errors=True)
+    trained.run("training", LAST, only="model_card")
+
+    assert not evaluation.passed
+    assert evaluation.severity == dg.AssetCheckSeverity.WARN
+    cause, remedy = cause_and_remedy(evaluation.description or "", "")
+    assert str(card_file(trained.environment, SMALL, 1)) in cause
+    assert "materialise `model_card` for this day again" in remedy
+    assert "model_card" not in metadata, "a link would lead nowhere"
+    assert (metadata["version"], metadata["status"]) == (1, "champion")
+    assert card_written(trained).passed
+    assert status(trained, 1) == "champion"
+
+
+def test_a_registry_that_takes_no_card_warns_too(
+    trained: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RegistryError("model_card.html cannot be written to the registry: no space left.")
+
+    monkeypatch.setattr(Registry, "attach", refuse)
+    trained.run("training", LAST, only="model_card")
+
+    assert (card_written(trained).description or "").startswith("model_card.html cannot be written")
 
 
 def test_writing_a_card_again_gives_the_same_page(trained: Platform) -> None:

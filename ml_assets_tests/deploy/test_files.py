@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from deploy.build import DOCKERFILE, command, lines
+from deploy.stack import interpolated
 from ml_assets.code_server import PATIENCE_S
-from ml_assets.environment import VARIABLES
+from ml_assets.environment import ENVIRONMENTS, VARIABLES, load_environment
 from ml_assets.servers import GRACE_S
 
 PROJECT = Path(__file__).parents[2]
@@ -72,7 +73,56 @@ def test_every_service_is_watched_and_published_on_loopback_only() -> None:
         if name != "postgres":  # its own image starts as root to own its volume, and steps down
             assert service["cap_drop"] == ["ALL"], name
             assert service["read_only"] is True, name
+        if service.get("ports"):  # an internal network publishes none
+            assert set(service["networks"]) != {"inside"}, name
     assert compose["networks"]["inside"]["internal"] is True
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_the_same_image_is_accepted_as_each_environment(name: str) -> None:
+    services = read(DEPLOY / "compose.yaml")["services"]
+    variables = {
+        "ML_ASSETS_ENV": name,
+        "ML_ASSETS_WAREHOUSE_URL": "postgresql://r:p@host/insurance",
+    }
+    variables |= dict.fromkeys(("DAGSTER_DB_PASSWORD", "MLFLOW_DB_PASSWORD"), "secret")
+
+    def environ(service: str) -> dict[str, str]:
+        declared = services[service]["environment"].items()
+        return {key: interpolated(value, variables) for key, value in declared if value is not None}
+
+    for service in ("code", "daemon", "webserver", "viewer"):
+        found = load_environment(environ=environ(service))
+        assert found.name == name
+        assert environ(service)["DAGSTER_HOME"] == str(found.dagster_home)
+        assert Path("/var/lib/ml_assets") in found.home.parents, "the volume"
+        assert services[service]["volumes"] == ["home:/var/lib/ml_assets"]
+    host = found.registry.url.removeprefix("http://")
+    aliases = services["mlflow"]["networks"]["inside"]["aliases"]
+    assert [f"{interpolated(alias, variables)}:5000" for alias in aliases] == [host]
+    assert host in environ("mlflow")["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    command = [interpolated(word, variables) for word in services["reports"]["command"]]
+    assert command[command.index("--folder") + 1] == str(found.reports_folder)
+
+
+def test_what_serves_pages_to_people_has_no_secret_and_changes_nothing() -> None:
+    services = read(DEPLOY / "compose.yaml")["services"]
+    reports = services.pop("reports")
+
+    assert "environment" not in reports
+    assert reports["volumes"] == ["home:/var/lib/ml_assets:ro"]
+    met = {name for name, each in services.items() if {*each["networks"]} & {*reports["networks"]}}
+    assert met == set(), "whoever meets the code server can let it run anything"
+
+
+def test_links_lead_to_the_pages_where_they_are_published() -> None:
+    compose = read(DEPLOY / "compose.yaml")
+    url = interpolated(compose["x-platform"]["environment"]["ML_ASSETS_REPORTS_URL"], {})
+
+    published = compose["services"]["reports"]["ports"][0].rpartition(":")[0]
+    assert url == f"http://{published}"
+    assert f"ML_ASSETS_REPORTS_URL={url}\n" in (DEPLOY / "env.example").read_text()
+    assert f"proxy_pass {url}/;" in (DEPLOY / "proxy" / "nginx.conf").read_text()
 
 
 def test_compose_holds_no_secret_and_the_example_names_every_variable() -> None:
@@ -87,7 +137,7 @@ def test_compose_holds_no_secret_and_the_example_names_every_variable() -> None:
     if_set = {f"#{name}" for name, value in platform.items() if value is None}
 
     assert needed | if_set | {"COMPOSE_PROFILES"} == example.keys()
-    filled_in = {"ML_ASSETS_IMAGE", "ML_ASSETS_ENV", "ML_ASSETS_UI_URL"}
+    filled_in = {"ML_ASSETS_IMAGE", "ML_ASSETS_ENV", "ML_ASSETS_UI_URL", "ML_ASSETS_REPORTS_URL"}
     assert {key for key, value in example.items() if value} == filled_in
     for value in re.findall(r"PASSWORD: (.*)", text):
         assert value.startswith("${"), value
@@ -146,12 +196,21 @@ def test_helm_and_compose_agree_with_dagsters_own_settings() -> None:
     assert runs["maxConcurrentRuns"] == ours["concurrency"]["runs"]["max_concurrent_runs"]
     assert pools["defaultLimit"] == ours["concurrency"]["pools"]["default_limit"]
     assert pools["granularity"] == ours["concurrency"]["pools"]["granularity"]
+    watched = values["dagsterDaemon"]["runMonitoring"]
+    assert watched["pollIntervalSeconds"] == ours["run_monitoring"]["poll_interval_seconds"]
+    assert watched["maxRuntimeSeconds"] == ours["run_monitoring"]["max_runtime_seconds"] > 0
     retries = values["dagsterDaemon"]["runRetries"]
     assert retries["maxRetries"] == ours["run_retries"]["max_retries"]
     assert values["additionalInstanceConfig"]["run_queue"] == ours["run_queue"]
     code = next(each for each in values["extraManifests"] if each["kind"] == "Deployment")
     container = code["spec"]["template"]["spec"]["containers"][0]
     assert container["args"] == command()
+    environ = {each["name"]: each for each in container["env"]}
+    # The daemon hands its instance to the code server, and the chart's reads this variable.
+    assert environ["DAGSTER_PG_PASSWORD"]["valueFrom"]["secretKeyRef"] == {
+        "name": values["global"]["postgresqlSecretName"],
+        "key": "postgresql-password",
+    }
     assert code["spec"]["strategy"]["type"] == "Recreate", "never two on one home"
     pod = code["spec"]["template"]["spec"]["securityContext"]
     assert (pod["runAsUser"], pod["runAsNonRoot"]) == (10001, True)
@@ -169,7 +228,8 @@ def test_workflows_keep_their_schema_and_a_typo_does_not(tmp_path: Path) -> None
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 def test_every_command_of_a_workflow_is_a_target_of_the_makefile(workflow: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
-    steps = [step for job in read(workflow)["jobs"].values() for step in job["steps"]]
+    jobs = read(workflow)["jobs"].values()
+    steps = [step for job in jobs if "uses" not in job for step in job["steps"]]
 
     ran = [step["run"] for step in steps if "run" in step]
     assert ran
@@ -182,19 +242,50 @@ def test_every_command_of_a_workflow_is_a_target_of_the_makefile(workflow: Path)
 def test_each_environment_waits_for_the_one_before_and_is_asked_afterwards() -> None:
     jobs = read(PROJECT / ".github" / "workflows" / "deploy.yml")["jobs"]
 
-    assert list(jobs) == ["image", "dev", "preprod", "prod"]
+    assert list(jobs) == ["ci", "image", "dev", "preprod", "prod"]
     for before, name in (("image", "dev"), ("dev", "preprod"), ("preprod", "prod")):
         job = jobs[name]
         assert before in job["needs"]
+        # Without a word of its own GitHub would skip it where `ci` was skipped.
+        assert job["if"] == f"${{{{ !cancelled() && needs.{before}.result == 'success' }}}}"
         assert job["environment"]["name"] == name
         assert job["env"]["ML_ASSETS_IMAGE"].endswith("@${{ needs.image.outputs.digest }}")
-        ran = [step["run"] for step in job["steps"] if "run" in step]
-        assert ran[0] == "make deploy"
-        assert ran[1].startswith("make smoke")
+        steps = [step for step in job["steps"] if "run" in step]
+        assert steps[0]["run"] == "make deploy"
+        assert steps[0]["env"].keys() == {"REGISTRY_USER", "REGISTRY_PASSWORD"}
+        asked = "make deployed-smoke ARGS=--no-schedules"
+        wants_schedules = load_environment(name, environ={}).schedules.enabled
+        assert steps[1]["run"] == asked.partition(" ARGS")[0] if wants_schedules else asked
+
+
+def test_nothing_is_deployed_that_ci_has_not_passed() -> None:
+    jobs = read(PROJECT / ".github" / "workflows" / "deploy.yml")["jobs"]
+    ci = read(PROJECT / ".github" / "workflows" / "ci.yml")
+
+    assert jobs["ci"]["uses"] == "./.github/workflows/ci.yml"
+    assert "workflow_call" in ci[True], "`on`, as YAML 1.1 reads it"
+    assert jobs["image"]["needs"] == ["ci"]
+    # An image of before was checked when it was built.
+    assert jobs["ci"]["if"] == "${{ !inputs.digest }}"
+    passed = "!cancelled() && (needs.ci.result == 'success' || inputs.digest)"
+    assert jobs["image"]["if"] == f"${{{{ {passed} }}}}"
+    # In a called workflow the name is the caller's.
+    assert "${{ github.workflow }}" in ci["concurrency"]["group"]
+
+
+def test_ci_fills_up_disks_and_drills_each_week() -> None:
+    ci = read(PROJECT / ".github" / "workflows" / "ci.yml")
+
+    container = ci["jobs"]["test-all"]["container"]
+    assert "--cap-add SYS_ADMIN" in container["options"], "or the tests of a full disk are skipped"
+    assert ci["jobs"]["drill"]["if"] == "github.event_name == 'schedule'"
+    assert [step.get("run") for step in ci["jobs"]["drill"]["steps"]][-1] == "make drill"
+    assert ci["jobs"]["drill"]["container"] == container["image"]
 
 
 DOCKER = """#!/bin/sh
 echo "$COMPOSE_PROFILES $ML_ASSETS_IMAGE: $*" >> "$RECORD"
+case "$*" in login*) cat >> "$RECORD.stdin";; esac
 case "$*" in *"$FAILS"*) exit 1;; *" ps "*) echo "$VIEWER";; esac
 """
 
@@ -206,7 +297,11 @@ def deployed(tmp_path: Path) -> Any:
     (tmp_path / "docker").chmod(0o755)
 
     def run(
-        image: str, fails: str = "nothing does", backups: Path | None = None, viewer: str = ""
+        image: str,
+        fails: str = "nothing does",
+        backups: Path | None = None,
+        viewer: str = "",
+        **variables: str,
     ) -> tuple[int, str, list[str]]:
         record = tmp_path / "record"
         record.write_text("")
@@ -220,6 +315,7 @@ def deployed(tmp_path: Path) -> Any:
                 "HOME": str(tmp_path),
                 "ML_ASSETS_BACKUPS": str(backups or ""),
                 "VIEWER": viewer,
+                **variables,
             },
             capture_output=True,
             text=True,
@@ -272,6 +368,55 @@ def test_a_deployment_stops_where_it_fails(deployed: Any, fails: str) -> None:
     assert code != 0
     assert "Not deployed" in told
     assert fails in asked[-1]
+
+
+def test_a_runner_logs_in_at_the_registry_before_it_pulls(deployed: Any, tmp_path: Path) -> None:
+    image = "registry.example.com/team/ml-assets@sha256:abc"
+    login = {"REGISTRY_USER": "robot", "REGISTRY_PASSWORD": "its password"}
+
+    code, told, _ = deployed(image, **login)
+
+    assert code == 0, told
+    record = (tmp_path / "record").read_text()
+    asked = "login --username robot --password-stdin registry.example.com\n"
+    assert 0 < record.index(asked) < record.index(" pull\n")
+    assert "its password" not in record, "nor in a list of processes"
+    assert (tmp_path / "record.stdin").read_text() == "its password"
+    code, told, asked = deployed(image, fails="login", **login)
+    assert code != 0
+    assert "pull" not in asked
+
+
+def test_the_webserver_is_asked_in_its_own_container(tmp_path: Path) -> None:
+    (tmp_path / "docker").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    (tmp_path / "docker").chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "ML_ASSETS_ENV_FILE": "/etc/ml-assets.env"}
+
+    done = subprocess.run(
+        ["make", "deployed-smoke", "ARGS=--no-schedules"],
+        cwd=PROJECT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    *asked, shell, option, script, name, argument = done.stdout.splitlines()
+    where = "compose --file deploy/compose.yaml --env-file /etc/ml-assets.env exec -T webserver"
+    assert " ".join(asked) == where
+    # What the container's shell makes of it, with the variable that compose.yaml hands to it.
+    webserver = read(DEPLOY / "compose.yaml")["services"]["webserver"]["environment"]
+    prefix = interpolated(webserver["WEBSERVER_PREFIX"], {"WEBSERVER_PREFIX": "/operate"})
+    (tmp_path / "ml-assets").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "ml-assets").chmod(0o755)
+    told = subprocess.run(
+        [shell, option, script, name, argument],
+        env={"PATH": environ["PATH"], "WEBSERVER_PREFIX": prefix},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout == "smoke --url http://127.0.0.1:3000/operate --no-schedules\n"
 
 
 @pytest.mark.parametrize("image", ["", "ml-assets:latest"])

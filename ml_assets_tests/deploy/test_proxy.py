@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from ml_assets.report_server import Pages
 from ml_assets_tests.postgres import unused_port
 from ml_assets_tests.programs import need_programs
 
@@ -41,10 +43,15 @@ class Upstream(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def upstreams() -> Iterator[dict[str, int]]:
-    servers = {
-        name: ThreadingHTTPServer(("127.0.0.1", 0), Upstream) for name in ("3000", "3002", "5000")
+def upstreams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
+    reports = tmp_path_factory.mktemp("reports")
+    (reports / "claims").mkdir()
+    (reports / "claims" / "model_card_v1.html").write_text("version 1")
+    handlers = {
+        **dict.fromkeys(("3000", "3002", "5000"), Upstream),
+        "3001": partial(Pages, directory=str(reports)),  # the real one: it refuses foreign names
     }
+    servers = {name: ThreadingHTTPServer(("127.0.0.1", 0), each) for name, each in handlers.items()}
     for server in servers.values():
         threading.Thread(target=server.serve_forever, daemon=True).start()
     yield {name: server.server_port for name, server in servers.items()}
@@ -101,7 +108,7 @@ def run(*command: str) -> str:
 
 
 def ask(port: int, path: str, user: str = "", method: str = "GET", password: str = "right") -> str:
-    """The status and content of an answer."""
+    """The status and content of an answer; in place of the content, where it sends us on to."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
@@ -110,7 +117,7 @@ def ask(port: int, path: str, user: str = "", method: str = "GET", password: str
     with closing(connection):
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()
-        return f"{answer.status} {answer.read().decode()}"
+        return f"{answer.status} {answer.headers.get('Location') or answer.read().decode()}"
 
 
 def test_nobody_gets_in_without_a_login(port: int) -> None:
@@ -134,3 +141,12 @@ def test_mlflow_can_be_looked_at_and_not_changed(port: int, upstreams: dict[str,
     assert found == f"200 {upstreams['5000']} {search}?a=b None"
     for method, path in (("DELETE", "/x"), ("POST", "/api/2.0/mlflow/runs/delete")):
         assert ask(port, f"/mlflow{path}", "anna", method).startswith("403"), path
+
+
+def test_viewers_read_the_pages_and_change_nothing(port: int) -> None:
+    assert ask(port, "/reports/claims/model_card_v1.html", "anna") == "200 version 1"
+    assert "model_card_v1.html" in ask(port, "/reports/claims/", "anna")
+    # A folder without its last slash is sent on to where the browser finds it.
+    assert ask(port, "/reports/claims", "anna").endswith(f":{port}/reports/claims/")
+    assert ask(port, "/reports/claims/none.html", "anna").startswith("404")
+    assert ask(port, "/reports/claims/model_card_v1.html", "anna", "POST").startswith("403")

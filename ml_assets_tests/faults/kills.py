@@ -56,6 +56,7 @@ HOOKS: dict[str, tuple[tuple[str, str], ...]] = {
         ("ml_assets.resources.warehouse", "Warehouse.extract"),
         ("ml_assets.resources.landing", "Landing.extract"),
         ("ml_assets.assets.extraction", "judge"),
+        ("ml_assets.assets.extraction", "rejudge"),
     ),
     "write": (
         ("ml_assets.resources.lake", "Lake.write"),
@@ -98,9 +99,10 @@ WALL_CLOCK = {
 _RUN_FILES = ("model/MLmodel", "model/registered_model_meta")
 
 # A day's job on a platform that serves already, once with a promotion and once without; the job of
-# the first day of all, which also creates tables, registry and run records; and a day's job whose
-# rows come in files.
-SCENARIOS = ("promoted", "kept", "first", "landed")
+# the first day of all, which also creates tables, registry and run records; a day's job whose rows
+# come in files; and a replay of quarantine after the contract was mended.
+SCENARIOS = ("promoted", "kept", "first", "landed", "replayed")
+OWN_BASE = ("first", "landed", "replayed")
 FIRST_DAY, SCORED_FROM, BEFORE, DAY = "2026-01-05", "2026-01-15", "2026-01-16", "2026-01-17"
 CORRECTED = SCORED_FROM
 
@@ -196,6 +198,44 @@ def daily_job(environment: Any, tell: Callable[[str], None]) -> None:
         run("scoring", stale(scored, *said), *said, run_config=keep_unchanged(SMALL))
 
 
+def replay_job(environment: Any, tell: Callable[[str], None]) -> None:
+    """What `ml-assets quarantine replay` does, once the contract lets young people apply."""
+    import dagster as dg
+
+    from ml_assets.build import build_definitions, resources
+    from ml_assets.changes import changed_days, extracted_fingerprints
+    from ml_assets.home import prepare_home
+    from ml_assets.quarantine import days_to_replay, replay
+    from ml_assets.runs import close_dead_runs
+    from ml_assets_tests.conftest import SMALL
+
+    doors = resources(environment)
+    lake, instant = doors["lake"], _evening(BEFORE)
+    definitions = build_definitions(environment, [SMALL])
+    tell("go")
+    prepare_home(environment)
+    source = _source_days(environment, doors)
+    with dg.DagsterInstance.get() as instance:
+        close_dead_runs(instance)
+        try:
+            days = days_to_replay(instance, environment, SMALL, lake, None, instant)
+        except ValueError:  # none is left
+            return
+        done = replay(
+            definitions,
+            instance,
+            environment,
+            SMALL,
+            lake,
+            [day for day in days if day >= SCORED_FROM],  # two: the others would be the same again
+            changed=changed_days(source, extracted_fingerprints(SMALL, lake, environment, instant)),
+            now=instant,
+            on_day=lambda _: None,
+        )
+        if problems := [each.problem for each in done if each.problem]:
+            raise RuntimeError("; ".join(problems))
+
+
 def _source_days(environment: Any, doors: Mapping[str, Any]) -> Mapping[str, Any]:
     """The source's fingerprints."""
     from ml_assets import changes
@@ -210,8 +250,27 @@ def _evening(day: str = DAY) -> datetime:
     return datetime.now(UTC).replace(year=day_of.year, month=day_of.month, day=day_of.day)
 
 
+def _strict() -> Any:
+    """The use case under a contract that refuses the few who are younger than 30."""
+    from dataclasses import replace
+
+    import pandera.pandas as pandera
+    from pandera.typing import Series
+
+    from ml_assets.use_cases.claims.schema import ClaimsRaw
+    from ml_assets_tests.conftest import SMALL
+
+    class StrictRaw(ClaimsRaw):
+        age: Series[int] = pandera.Field(ge=30, le=95)
+
+    return replace(SMALL, raw=StrictRaw)
+
+
 def prepare(environment: Any, until: str) -> None:
-    """A warehouse alone; or, until "served", a platform that has served for a day."""
+    """A warehouse alone; or, until "served", a platform that has served for a day.
+
+    Until "strict", it did so under a stricter contract, and no new day has come.
+    """
     import dagster as dg
 
     from ml_assets.home import prepare_home
@@ -220,18 +279,21 @@ def prepare(environment: Any, until: str) -> None:
 
     prepare_home(environment)
     with dg.DagsterInstance.get() as instance:
-        platform = Platform(environment, instance)
+        use_case = _strict() if until == "strict" else SMALL
+        platform = Platform(environment, instance, use_case)
         inbox, lands = Path(environment.landing.url), platform.source.lands
         if lands:
             _drop(inbox, _files_before())
         else:
             platform.arrive(FIRST_DAY, BEFORE)
-        if until == "served":
+        if until in ("served", "strict"):
             take_files(platform.source, SMALL, _evening(BEFORE), budget_seconds=3_600)
             platform.run("ingestion", FIRST_DAY, BEFORE)
             platform.run("tuning", BEFORE)
             platform.run("training", BEFORE)
             platform.run("scoring", SCORED_FROM, BEFORE)
+        if until == "strict":
+            return
         # The new day, and outcomes and corrections of earlier ones: the job itself only reads.
         if lands:
             _drop(inbox, _files_of_day())
@@ -584,7 +646,7 @@ def _run_job(home: Path, scenario: str, hooks: bool) -> Callable[[int], None]:
 
         if hooks:
             _hook(Path(environment.lake.url), tell)
-        daily_job(environment, tell)
+        (replay_job if scenario == "replayed" else daily_job)(environment, tell)
 
     return work
 
@@ -777,7 +839,12 @@ class Worker:
 
     def ready(self) -> None:
         """Make the homes that attempts start from, and run each scenario undisturbed."""
-        for base, until in (("first", "delivered"), ("served", "served"), ("landed", "served")):
+        for base, until in (
+            ("first", "delivered"),
+            ("served", "served"),
+            ("landed", "served"),
+            ("replayed", "strict"),
+        ):
             self._child(
                 lambda _, base=base, until=until: prepare(environment_of(self.home, base), until)
             )
@@ -837,7 +904,7 @@ class Worker:
 
     def _restore(self, scenario: str) -> None:
         shutil.rmtree(self.home, ignore_errors=True)
-        base = scenario if scenario in ("first", "landed") else "served"
+        base = scenario if scenario in OWN_BASE else "served"
         shutil.copytree(self.folder / f"base-{base}", self.home)
 
     def _attempt(self, scenario: str, aim: Aim | None, *, hooks: bool) -> Attempt:
@@ -862,15 +929,23 @@ class Worker:
         return self.log.read_text(errors="replace")[-6000:]
 
 
-_OF_LANDING = {
-    ("moment", ""): ("enter", "landing"),
-    ("enter", "training"): ("leave", "landing"),
-    ("enter", "registry"): ("leave", "landing"),
+# What a scenario has not, or what it is like the others in, makes room for what it alone has.
+_INSTEAD = {
+    "landed": {
+        ("moment", ""): ("enter", "landing"),
+        ("enter", "training"): ("leave", "landing"),
+        ("enter", "registry"): ("leave", "landing"),
+    },
+    "replayed": {
+        ("start", ""): ("leave", "write"),
+        ("enter", "training"): ("leave", "write"),
+        ("enter", "registry"): (COMMIT, ""),
+    },
 }
 
 
 def plan(number: int, seed: int) -> tuple[str, Aim, Aim | None]:
-    """The scenario and the aims of a kill: ten have every kind, forty in every scenario."""
+    """The scenario and the aims of a kill: ten have every kind, fifty in every scenario."""
     kinds = [
         ("moment", ""),
         ("moment", ""),
@@ -886,8 +961,7 @@ def plan(number: int, seed: int) -> tuple[str, Aim, Aim | None]:
     random.Random(seed).shuffle(kinds)
     kind, phase = kinds[number % len(kinds)]
     scenario = SCENARIOS[(number + number // len(kinds)) % len(SCENARIOS)]
-    if scenario == "landed":  # from the extraction on, it is like the others
-        kind, phase = _OF_LANDING.get((kind, phase), (kind, phase))
+    kind, phase = _INSTEAD.get(scenario, {}).get((kind, phase), (kind, phase))
     chance = random.Random(f"{seed}:{number}")
     aim = Aim(kind, phase, chance.random(), chance.random())
     # Every fifth: the run after the kill is killed too.
