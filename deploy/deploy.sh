@@ -21,7 +21,8 @@ case "$backups/" in
 esac
 backups="$backups/$(date -u +%Y-%m-%dT%H-%M-%SZ)"
 
-compose() { docker compose --file deploy/compose.yaml --env-file "${ML_ASSETS_ENV_FILE:-deploy/.env}" "$@"; }
+settings="${ML_ASSETS_ENV_FILE:-deploy/.env}"
+compose() { docker compose --file deploy/compose.yaml --env-file "$settings" "$@"; }
 trap '[ $? = 0 ] || echo "Not deployed. docs/runbook.md, \"Go back to the release before\", tells how; backups: $backups" >&2' EXIT
 
 # The read-only webserver, if there is one: stopped too, after a deployment that failed.
@@ -49,4 +50,6 @@ done
 compose run --rm --no-deps mlflow sh -c 'exec mlflow db upgrade "$MLFLOW_BACKEND_STORE_URI"'
 compose run --rm --no-deps code ml-assets migrate
 compose up --detach --wait
+# Or the next `compose up`, for a new password say, would bring the old image back.
+sed -i "s|^ML_ASSETS_IMAGE=.*|ML_ASSETS_IMAGE=$ML_ASSETS_IMAGE|" "$settings"
 echo "Deployed $ML_ASSETS_IMAGE; the databases of before are in $backups"

@@ -55,12 +55,8 @@ def outdated(
     """Those of `days` that are missing in a stage, or older than what they are made from."""
     wanted = sorted(days)
     made = _newest(instance, use_case, stage, wanted)
-    upstream = [_newest(instance, use_case, name, wanted) for name in LINEAGE[stage]]
-    return [
-        day
-        for day in wanted
-        if day not in made or any(made[day] < known.get(day, 0) for known in upstream)
-    ]
+    older = {*overtaken(instance, use_case, stage, wanted)}
+    return [day for day in wanted if day not in made or day in older]
 
 
 def overtaken(
@@ -71,9 +67,7 @@ def overtaken(
     made = _newest(instance, use_case, stage, wanted)
     upstream = [_newest(instance, use_case, name, wanted) for name in LINEAGE[stage]]
     return [
-        day
-        for day in wanted
-        if any(made.get(day, -1) < known[day] for known in upstream if day in known)
+        day for day in wanted if any(made.get(day, -1) < known.get(day, -1) for known in upstream)
     ]
 
 

@@ -126,7 +126,8 @@ def complaint(command: str) -> str | None:
         return None
     if words[0] == "make":
         targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text("utf-8"), re.M)
-        unknown = [word for word in words[1:] if word not in targets and word != "…"]
+        asked = [word for word in words[1:] if "=" not in word]
+        unknown = [word for word in asked if word not in targets and word != "…"]
         return f"no target {unknown[0]}" if unknown else None
     if words[0] == "ml-assets":
         return _parsed(words[1:])

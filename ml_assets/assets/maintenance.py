@@ -121,24 +121,26 @@ def _require_ours(environment: Environment, lake: Lake) -> None:
 def _require_same_record(
     use_case: UseCase, lake: Lake, registry: Registry, registered: Sequence[Version]
 ) -> None:
-    """Refuse a registry that has not the model which the lake's own record names last.
+    """Refuse a registry that has not the models which the lake's own record names last.
 
-    One that is empty or of somewhere else would look as if no model needed any version.
+    One that is empty or of somewhere else would look as if no model needed any version. The two
+    that served last have to be there: an empty one may have let a new model serve meanwhile.
     """
-    reigns = history(lake, use_case)
-    if reigns:
-        last, role = (reigns[-1].version, reigns[-1].sha256), "serves"
-    elif newest := lake.newest(f"{use_case.name}/model"):
-        last, role = (newest["version"], newest["sha256"]), "was trained last"
-    else:
-        return
-    if last not in {(each.version, each.sha256) for each in registered}:
-        raise RegistryError(
-            f"the registry {mask_url(registry.url)} does not hold {use_case.name} version "
-            f"{last[0]}, which {role} by the lake's own record, so which versions of tables models "
-            "need is not known, and nothing is removed. Correct ML_ASSETS_REGISTRY_URL, or restore "
-            "the registry from its backup."
-        )
+    reigns = dict.fromkeys(
+        (each.version, each.sha256) for each in reversed(history(lake, use_case))
+    )
+    named = [(*reign, "served") for reign in [*reigns][:2]]
+    if not named and (newest := lake.newest(f"{use_case.name}/model")):
+        named = [(newest["version"], newest["sha256"], "was trained last")]
+    there = {(each.version, each.sha256) for each in registered}
+    for version, sha256, deed in named:
+        if (version, sha256) not in there:
+            raise RegistryError(
+                f"the registry {mask_url(registry.url)} does not hold {use_case.name} version "
+                f"{version} ({sha256[:8]}…), which {deed} by the lake's own record, so which "
+                "versions of tables models need is not known, and nothing is removed. Correct "
+                "ML_ASSETS_REGISTRY_URL, or restore the registry from its backup."
+            )
 
 
 def _local_day(instant: datetime, environment: Environment) -> str:

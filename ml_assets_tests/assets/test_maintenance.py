@@ -1,6 +1,7 @@
 """Maintenance through real runs: what it frees, and that no registered model loses its rows."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -192,8 +193,24 @@ def test_nothing_is_removed_beside_a_registry_that_has_not_the_lakes_models(
     other = settings.model_copy(update={"url": f"sqlite:///{corrected.environment.home}/other.db"})
     environment = corrected.environment.model_copy(update={"registry": other})
 
-    with pytest.raises(RunFailed, match=r"other\.db does not hold claims version 1, which "):
+    with pytest.raises(RunFailed, match=r"other\.db does not hold claims version 1 \(.*\), which "):
         Platform(environment, corrected.instance).run("maintenance", LAST)
+
+    assert {each.path for each in corrected.lake.stored(FEATURES)} == before
+
+
+def test_a_registry_that_began_anew_and_has_a_champion_by_now_is_none_of_the_lakes(
+    corrected: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    correct(corrected.lake, "2026-01-08", "2026-01-08")
+    before = {each.path for each in corrected.lake.stored(FEATURES)}
+    monkeypatch.setattr(maintenance, "_PAUSE_SECONDS", 0)
+    (now,) = maintenance.history(corrected.lake, SMALL)
+    lost = replace(now, version=7, sha256="0" * 64)
+    monkeypatch.setattr(maintenance, "history", lambda *_: [lost, now])
+
+    with pytest.raises(RunFailed, match=r"does not hold claims version 7 \(00000000…\), which"):
+        corrected.run("maintenance", LAST)
 
     assert {each.path for each in corrected.lake.stored(FEATURES)} == before
 

@@ -27,7 +27,7 @@ MOUNTED = {
     for source, target, *_ in (each.split(":") for each in SERVICES["postgres"]["volumes"])
     if source.startswith("./")
 }
-_ACTIONS = {"exec", "logs", "ps", "pull", "restart", "run", "stop", "up"}
+_ACTIONS = {"exec", "logs", "ps", "pull", "restart", "run", "stop", "top", "up"}
 _WITH_VALUE = {"--file", "--env-file", "--profile", "--since", "--env", "-e", "--user"}
 _POSTGRES = ("psql", "pg_dump", "pg_restore")
 _PROGRAMS = {"ml-assets", "mlflow", "python", "sh", *_POSTGRES}

@@ -96,7 +96,7 @@ def test_the_same_image_is_accepted_as_each_environment(name: str) -> None:
         assert found.name == name
         assert environ(service)["DAGSTER_HOME"] == str(found.dagster_home)
         assert Path("/var/lib/ml_assets") in found.home.parents, "the volume"
-        assert services[service]["volumes"] == ["home:/var/lib/ml_assets"]
+        assert "home:/var/lib/ml_assets" in services[service]["volumes"]
     host = found.registry.url.removeprefix("http://")
     aliases = services["mlflow"]["networks"]["inside"]["aliases"]
     assert [f"{interpolated(alias, variables)}:5000" for alias in aliases] == [host]
@@ -295,6 +295,9 @@ def deployed(tmp_path: Path) -> Any:
     """Runs deploy.sh with a `docker` that only writes down what it is asked."""
     (tmp_path / "docker").write_text(DOCKER)
     (tmp_path / "docker").chmod(0o755)
+    settings = tmp_path / "deploy.env"
+    settings.write_text("ML_ASSETS_ENV=prod\nML_ASSETS_IMAGE=ml-assets@sha256:old\n")
+    settings.chmod(0o600)
 
     def run(
         image: str,
@@ -314,6 +317,7 @@ def deployed(tmp_path: Path) -> Any:
                 "ML_ASSETS_IMAGE": image,
                 "HOME": str(tmp_path),
                 "ML_ASSETS_BACKUPS": str(backups or ""),
+                "ML_ASSETS_ENV_FILE": str(settings),
                 "VIEWER": viewer,
                 **variables,
             },
@@ -321,7 +325,7 @@ def deployed(tmp_path: Path) -> Any:
             text=True,
             check=False,
         )
-        asked = [line.partition("deploy/.env ")[2] for line in record.read_text().splitlines()]
+        asked = [line.partition("deploy.env ")[2] for line in record.read_text().splitlines()]
         return done.returncode, done.stdout + done.stderr, asked
 
     return run
@@ -338,6 +342,9 @@ def test_a_deployment_backs_up_what_stands_still_before_it_migrates(
     places = [max(n for n, line in enumerate(asked) if part in line) for part in order]
     assert places == sorted(places), asked
     assert f"the databases of before are in {tmp_path}/ml_assets_backups/" in told
+    settings = tmp_path / "deploy.env"
+    assert settings.read_text() == "ML_ASSETS_ENV=prod\nML_ASSETS_IMAGE=ml-assets@sha256:abc\n"
+    assert settings.stat().st_mode & 0o777 == 0o600
     assert not [line for line in asked if "stop" in line and "viewer" in line]
 
 
@@ -362,12 +369,13 @@ def test_backups_never_lie_where_a_checkout_empties(deployed: Any, folder: str) 
 
 
 @pytest.mark.parametrize("fails", ["pg_dump", "db upgrade", "ml-assets migrate"])
-def test_a_deployment_stops_where_it_fails(deployed: Any, fails: str) -> None:
+def test_a_deployment_stops_where_it_fails(deployed: Any, fails: str, tmp_path: Path) -> None:
     code, told, asked = deployed("ml-assets@sha256:abc", fails)
 
     assert code != 0
     assert "Not deployed" in told
     assert fails in asked[-1]
+    assert "ML_ASSETS_IMAGE=ml-assets@sha256:old" in (tmp_path / "deploy.env").read_text()
 
 
 def test_a_runner_logs_in_at_the_registry_before_it_pulls(deployed: Any, tmp_path: Path) -> None:
