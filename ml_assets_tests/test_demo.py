@@ -14,6 +14,8 @@ import pytest
 from ml_assets.build import resources
 from ml_assets.environment import Environment, load_environment
 
+pytestmark = pytest.mark.slow  # `make demo` itself, more than once
+
 STAGES = (
     "raw",
     "quarantine",
@@ -149,7 +151,6 @@ def test_a_day_that_breaks_the_contract_is_told_by_run_and_status(told: str, hom
     assert "unknown_category in marital_status" in status
 
 
-@pytest.mark.slow
 def test_the_demo_makes_the_same_tables_of_a_postgresql_warehouse(
     tmp_path: Path,
 ) -> None:
