@@ -303,11 +303,16 @@ class Inbox:
         before = self.ledger.holder(file.path)
         replay = self.ledger.replay(file.path, file.sha256)
         like = self.ledger.path_in_force(file.sha256)
-        days = self.ledger.days()
+        known = self.ledger.first(file.sha256)
+        # Only a correction can empty a day, and a ledger may be long.
+        days = self.ledger.days() if before else set()
         if self.ledger.add(file):
-            if like:
+            corrects = before is not None and before.sha256 != file.sha256
+            if known is not None and known.days != file.days and not corrects:
                 return replace(file, reason="rows of it that had no day before have one now")
-            reason = f"replaces the content taken on {before.day}" if before else ""
+            if before is None:
+                return file
+            reason = f"replaces the content taken on {before.day}"
             if emptied := sorted(days - self.ledger.days()):
                 reason += (
                     f", and leaves no row of {', '.join(emptied[:3])}"

@@ -313,6 +313,17 @@ def test_a_file_that_leaves_a_day_without_rows_says_so(site: Site) -> None:
     assert "each under a name of its own" in file.reason
 
 
+def test_a_correction_by_what_another_file_holds_is_told_as_a_correction(site: Site) -> None:
+    other = csv(row("b", "2026-01-06T10:00:00Z"))
+    site.take_in("f.csv", csv(row("a", "2026-01-05T10:00:00Z")))
+    site.take_in("g.csv", other)
+
+    (file,) = site.take_in("f.csv", other).taken
+
+    assert file.reason.startswith("replaces the content taken on 2026-01-10, and leaves no row of ")
+    assert sorted(site.fingerprints()) == ["2026-01-06"]
+
+
 def test_a_lack_of_memory_rejects_no_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise MemoryError
