@@ -4,7 +4,6 @@ How the card looks is in `ml_assets.report`.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from ml_assets.champions import GATE, Reign, history, in_words
 from ml_assets.core.evaluation import Evaluation
 from ml_assets.environment import Environment
+from ml_assets.pages import replace_page
 from ml_assets.report.card import (
     Approval,
     Card,
@@ -73,15 +73,9 @@ def keep_card(environment: Environment, use_case: UseCase, registry: Registry, c
     page = model_card(card).encode()
     registry.attach(use_case.name, card.version, {CARD_FILE: page})
     file = card_file(environment, use_case, card.version)
-    aside = file.with_suffix(f".{os.getpid()}")  # in full or not at all
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            aside.write_bytes(page)
-            aside.replace(file)
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
+        replace_page(file, page)
     except OSError as error:
         raise CardError(
             f"the model card {file} cannot be written: {error.strerror}. Make room there, or give "

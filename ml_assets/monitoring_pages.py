@@ -3,7 +3,6 @@
 How the page looks is in `ml_assets.report.monitoring`.
 """
 
-import os
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pandas as pd
 
 from ml_assets.environment import Environment
 from ml_assets.monitoring import remedies
+from ml_assets.pages import replace_page
 from ml_assets.report.monitoring import SHOWN_DAYS, Page, monitoring_page
 from ml_assets.resources.lake import Lake
 from ml_assets.use_case import UseCase
@@ -56,24 +56,14 @@ def write_page(
     ).encode()
     file = page_file(environment, use_case, day)
     file.parent.mkdir(parents=True, exist_ok=True)
-    _replace(file, page)
+    replace_page(file, page)
     latest = page_file(environment, use_case, "latest")
     newest = max((each.stem for each in file.parent.glob("monitoring_2*.html")), default="")
     if newest <= file.stem:
-        _replace(latest, page)
+        replace_page(latest, page)
     return file
 
 
 def page_file(environment: Environment, use_case: UseCase, day: str) -> Path:
     """Where the page of a day lies; `latest` for that of the newest day."""
     return environment.reports_folder / use_case.name / f"monitoring_{day}.html"
-
-
-def _replace(file: Path, content: bytes) -> None:
-    aside = file.with_suffix(f".{os.getpid()}")  # in full or not at all
-    try:
-        aside.write_bytes(content)
-        aside.replace(file)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise

@@ -54,8 +54,7 @@ def outdated(
 ) -> list[str]:
     """Those of `days` that are missing in a stage, or older than what they are made from."""
     wanted = sorted(days)
-    made = _newest(instance, use_case, stage, wanted)
-    older = {*overtaken(instance, use_case, stage, wanted)}
+    made, older = _made_and_overtaken(instance, use_case, stage, wanted)
     return [day for day in wanted if day not in made or day in older]
 
 
@@ -63,12 +62,7 @@ def overtaken(
     instance: dg.DagsterInstance, use_case: UseCase, stage: str, days: Iterable[str]
 ) -> list[str]:
     """Those of `days` of which what a stage is made from is on record, and newer than the stage."""
-    wanted = sorted(days)
-    made = _newest(instance, use_case, stage, wanted)
-    upstream = [_newest(instance, use_case, name, wanted) for name in LINEAGE[stage]]
-    return [
-        day for day in wanted if any(made.get(day, -1) < known.get(day, -1) for known in upstream)
-    ]
+    return _made_and_overtaken(instance, use_case, stage, sorted(days))[1]
 
 
 def stage_state(
@@ -101,6 +95,16 @@ def stage_state(
         stale=sorted(old),
         failed=sorted(day for day, value in status.items() if value and value.value == "FAILED"),
     )
+
+
+def _made_and_overtaken(
+    instance: dg.DagsterInstance, use_case: UseCase, stage: str, days: Sequence[str]
+) -> tuple[dict[str, int], list[str]]:
+    """The days on record of a stage, and those whose upstream is newer, in one reading."""
+    made = _newest(instance, use_case, stage, days)
+    upstream = [_newest(instance, use_case, name, days) for name in LINEAGE[stage]]
+    older = [day for day in days if any(made.get(day, -1) < up.get(day, -1) for up in upstream)]
+    return made, older
 
 
 def _newest(

@@ -95,6 +95,16 @@ class Platform:
     def table(self, stage: str, first: str, last: str | None = None) -> pd.DataFrame:
         return self.lake.read(f"{self.use_case.name}/{stage}", first, last or first)
 
+    def check(self, stage: str, name: str) -> dg.AssetCheckEvaluation:
+        """The newest evaluation of a check."""
+        key = dg.AssetCheckKey(dg.AssetKey([self.use_case.name, stage]), name)
+        record = self.instance.get_latest_asset_check_evaluation_record(key)
+        assert record is not None
+        assert record.event is not None
+        found = record.event.dagster_event.asset_check_evaluation_data
+        assert isinstance(found, dg.AssetCheckEvaluation)
+        return found
+
     def metadata(self, stage: str, day: str) -> Mapping[str, Any]:
         """The metadata of a day's newest materialisation, as plain values."""
         records = self.instance.fetch_materializations(

@@ -15,7 +15,6 @@ from ml_assets_tests.test_alert_sensor import Alerted
 from ml_assets_tests.test_schedules import tick
 
 LONDON = ZoneInfo("Europe/London")
-KEY = dg.AssetCheckKey(dg.AssetKey(["claims", "predictions"]), "predictions_on_time")
 DUE = "2026-01-16"
 
 
@@ -26,12 +25,7 @@ def at(monkeypatch: pytest.MonkeyPatch, day: str, clock: str) -> None:
 
 
 def newest(platform: Platform) -> dg.AssetCheckEvaluation:
-    record = platform.instance.get_latest_asset_check_evaluation_record(KEY)
-    assert record is not None
-    assert record.event is not None
-    found = record.event.dagster_event.asset_check_evaluation_data
-    assert isinstance(found, dg.AssetCheckEvaluation)
-    return found
+    return platform.check("predictions", "predictions_on_time")
 
 
 def look(platform: Platform) -> dg.AssetCheckEvaluation:

@@ -75,13 +75,7 @@ def full(folder: Path) -> Iterator[None]:
 
 
 def card_written(platform: Platform) -> dg.AssetCheckEvaluation:
-    key = dg.AssetCheckKey(dg.AssetKey(["claims", "model_card"]), "card_written")
-    record = platform.instance.get_latest_asset_check_evaluation_record(key)
-    assert record is not None
-    assert record.event is not None
-    found = record.event.dagster_event.asset_check_evaluation_data
-    assert isinstance(found, dg.AssetCheckEvaluation)
-    return found
+    return platform.check("model_card", "card_written")
 
 
 @pytest.mark.parametrize("broken", [in_the_way, full])

@@ -29,13 +29,7 @@ def states(platform: Platform, day: str, section: str) -> dict[str, str]:
 
 
 def check(platform: Platform, name: str) -> dg.AssetCheckEvaluation:
-    key = dg.AssetCheckKey(dg.AssetKey(["claims", "monitoring"]), name)
-    record = platform.instance.get_latest_asset_check_evaluation_record(key)
-    assert record is not None
-    assert record.event is not None
-    evaluation = record.event.dagster_event.asset_check_evaluation_data
-    assert isinstance(evaluation, dg.AssetCheckEvaluation)
-    return evaluation
+    return platform.check("monitoring", name)
 
 
 @pytest.fixture(scope="module")
